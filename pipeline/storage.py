@@ -1,0 +1,153 @@
+"""Files and objects at a URL: create-if-absent, read, list. Knows no tables.
+
+Every name is an fsspec URL or a local path. Nothing here ever overwrites, except `replace`, which exists for the one
+pointer and the one cache that may change.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from pipeline.photo import UserError
+
+STALE_S = 24 * 3600  # a scratch file this old belongs to a process that was killed
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """(fsspec file system, path in it). Listings are never cached: other workers write while we look."""
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
+        raise UserError(f"cannot open {url}: {error}") from error
+
+
+def is_local(url: str) -> bool:
+    return "://" not in url or url.startswith("file://")
+
+
+def local_path(url: str) -> Path:
+    assert is_local(url), url
+    return Path(url.removeprefix("file://"))
+
+
+def join(url: str, *names: str) -> str:
+    return "/".join([url.rstrip("/"), *names])
+
+
+@contextlib.contextmanager
+def scratch(url: str) -> Iterator[Path]:
+    """A local temporary file to write what will be created at `url`; removed afterwards.
+
+    For a local `url` it lies in the same folder, since a hard link cannot cross file systems. What killed processes
+    left behind there is swept after a day.
+    """
+    if not is_local(url):
+        with tempfile.TemporaryDirectory(prefix="tintype-") as folder:
+            yield Path(folder) / "scratch"
+        return
+    folder_here = local_path(url).parent
+    folder_here.mkdir(parents=True, exist_ok=True)
+    for old in folder_here.glob(".scratch-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if old.stat().st_mtime < time.time() - STALE_S:
+                old.unlink()
+    path = folder_here / f".scratch-{uuid.uuid4().hex}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def create(url: str, data: Path | bytes) -> bool:
+    """Create `url` whole, or not at all; False if it was already there. `data`: the bytes, or a local file from `scratch`.
+
+    Locally a hard link, on object stores a conditional write (S3's If-None-Match): both fail where the name exists,
+    where a rename or a plain put would overwrite.
+    """
+    if isinstance(data, bytes):
+        with scratch(url) as path:
+            path.write_bytes(data)
+            return create(url, path)
+    if is_local(url):
+        with data.open("rb") as file:
+            os.fsync(file.fileno())
+        try:
+            os.link(data, local_path(url))
+        except FileExistsError:
+            return False
+        return True
+    fs, path_there = filesystem(url)
+    try:
+        fs.put_file(str(data), path_there, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if _lost_the_race(error):
+            return False
+        raise
+    return True
+
+
+def _lost_the_race(error: OSError) -> bool:
+    """S3 answers a conditional write with 412 where the name exists, with 409 while another writer is at it."""
+    cause = error.__cause__ or error
+    code = getattr(cause, "response", {}).get("Error", {}).get("Code")
+    return code in ("PreconditionFailed", "ConditionalRequestConflict")
+
+
+def replace(url: str, data: bytes) -> None:
+    """Put `data` at `url` atomically, whatever was there."""
+    if is_local(url):
+        with scratch(url) as path:
+            path.write_bytes(data)
+            path.rename(local_path(url))
+    else:
+        fs, path_there = filesystem(url)
+        fs.pipe_file(path_there, data)
+
+
+def read(url: str) -> bytes:
+    """The bytes at `url`. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return fs.cat_file(path)
+
+
+def open_file(url: str) -> Any:
+    """A seekable file of the bytes at `url`, for pyarrow. Raises FileNotFoundError."""
+    if is_local(url):
+        return pa.OSFile(str(local_path(url)))
+    fs, path = filesystem(url)
+    return fs.open(path, "rb")
+
+
+def exists(url: str) -> bool:
+    fs, path = filesystem(url)
+    return fs.exists(path)
+
+
+def names(url: str) -> list[str]:
+    """Sorted names of files and folders directly under the folder `url`; [] where there is none. Scratch files are not shown."""
+    fs, path = filesystem(url)
+    try:
+        entries = fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = {re.split(r"[/\\]", entry.rstrip("/"))[-1] for entry in entries}
+    found.discard(re.split(r"[/\\]", path.rstrip("/"))[-1] if entries == [path] else "")
+    return sorted(name for name in found if name and not name.startswith("."))
+
+
+def delete(url: str) -> None:
+    """Delete one file; quietly, where it is gone already."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(path)
