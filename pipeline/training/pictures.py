@@ -1,0 +1,113 @@
+"""The pictures a demo model is trained and tested on, drawn once and kept small.
+
+Pictures come as the model sees them before normalising: drawn, then resized as OpenCLIP's own preprocessing does it,
+uint8.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.demo.scenes import (
+    COLOURS,
+    NEVER_TRAINED,
+    OBJECTS,
+    PLACES,
+    Scene,
+    Thing,
+    draw,
+    proportions,
+    random_scene,
+    shows_colour,
+)
+
+FIRST_TRAINING_SEED = 1_000_000
+FIRST_UNSEEN_SEED = 500_000
+_LONG_EDGE = 176  # more than twice what the model sees, so that the reduction smooths it as it does a large photo
+
+
+def training_scenes() -> Iterator[Scene]:
+    """Scenes two by two: one of the next seed, then its twin, which differs from it in a single respect."""
+    for seed in itertools.count(FIRST_TRAINING_SEED):
+        scene = random_scene(seed)
+        if _held_out(scene):
+            continue
+        yield scene
+        yield twin(scene, random.Random(f"twin {seed}"))
+
+
+def unseen_scenes(count: int) -> list[Scene]:
+    """Scenes for evaluation, which neither the archive nor training holds; never-trained pairs included."""
+    return [random_scene(FIRST_UNSEEN_SEED + i) for i in range(count)]
+
+
+def twin(scene: Scene, dice: random.Random) -> Scene:
+    """The same picture with another kind, place or colour, or with its things' colours exchanged; no held-out pair."""
+    while True:
+        changed = _changed(scene, dice)
+        if changed != scene and not _held_out(changed):
+            return changed
+
+
+def _changed(scene: Scene, dice: random.Random) -> Scene:
+    things = list(scene.things)
+    which = dice.randrange(len(things))
+    thing = things[which]
+    respects = ("kind", "place", "colour", "colour") if shows_colour(scene.medium) else ("kind", "kind", "place")
+    respect = dice.choice(respects)
+    if respect == "place":
+        return replace(scene, place=dice.choice(PLACES))
+    if respect == "kind":
+        others = [kind for kind in OBJECTS if kind not in {t.kind for t in things}]
+        things[which] = replace(thing, kind=dice.choice(others))
+    elif len(things) == 2 and dice.random() < 0.6:
+        things = [Thing(things[0].kind, things[1].colour), Thing(things[1].kind, things[0].colour)]
+    else:
+        things[which] = replace(thing, colour=dice.choice(COLOURS))
+    return replace(scene, things=tuple(things))
+
+
+def _held_out(scene: Scene) -> bool:
+    return any((thing.colour, thing.kind) in NEVER_TRAINED for thing in scene.things)
+
+
+def flipped(scene: Scene) -> Scene:
+    """The scene that this one's picture shows when left and right are exchanged."""
+    return replace(scene, things=scene.things[::-1])
+
+
+def render(scenes: Sequence[Scene], side: int) -> np.ndarray:
+    """The scenes' pictures, squashed to squares: uint8 [scenes, side, side, 3]."""
+    pictures = np.empty((len(scenes), side, side, 3), np.uint8)
+    for picture, scene in zip(pictures, scenes, strict=True):
+        wide, high = proportions(scene)
+        scale = _LONG_EDGE / max(wide, high)
+        drawn = draw(scene, round(wide * scale), round(high * scale))
+        picture[:] = np.asarray(drawn.resize((side, side), Image.Resampling.BICUBIC))
+    return pictures
+
+
+def training_pool(path: Path, count: int, side: int, workers: int) -> tuple[list[Scene], np.ndarray]:
+    """The first `count` training scenes and their pictures, from the file of an earlier run if there is one.
+
+    Returns:
+        The scenes, twins side by side, and uint8 [count, side, side, 3], mapped from the file.
+    """
+    scenes = list(itertools.islice(training_scenes(), count))
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        pool = np.lib.format.open_memmap(part, "w+", np.uint8, (count, side, side, 3))
+        chunks = [range(start, min(start + 500, count)) for start in range(0, count, 500)]
+        with ProcessPoolExecutor(workers) as drawers:
+            drawn = drawers.map(render, ([scenes[i] for i in chunk] for chunk in chunks), itertools.repeat(side))
+            for chunk, pictures in zip(chunks, drawn, strict=True):
+                pool[chunk.start : chunk.stop] = pictures
+        pool.flush()
+        part.rename(path)
+    return scenes, np.load(path, mmap_mode="r")
