@@ -1,0 +1,61 @@
+"""How fast a host may be asked. One gate a host, shared by all who ask it, on however many machines."""
+
+import email.utils
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+LONGEST_PAUSE = 3600.0  # seconds: hosts count by the hour, and one broken header must not stop a run for days
+
+
+class Pacer(Protocol):
+    """What asking needs of a gate: a `Gate` itself, or whatever stands for one that lives elsewhere."""
+
+    def reserve(self) -> float: ...
+
+    def pause(self, seconds: float) -> None: ...
+
+
+class Gate:
+    """A token bucket that holds a single token: w seconds see at most rate × w + 1 requests, however short w is.
+
+    Turns are not promised ahead. Whoever is too early asks again, so that a pause holds back all who wait as well.
+    """
+
+    def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`rate`: requests a second, None for no limit (pauses hold all the same)."""
+        self.rate = rate
+        self._interval = 1 / rate if rate else 0.0
+        self._next = -math.inf
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def reserve(self) -> float:
+        """0.0: the turn is the caller's, who asks the host now. Else the seconds after which to call this again."""
+        with self._lock:
+            now = self._clock()
+            if now < self._next:
+                return self._next - now
+            self._next = now + self._interval
+            return 0.0
+
+    def pause(self, seconds: float) -> None:
+        """No turn for anybody for so many seconds; a longer pause that is on already stands."""
+        with self._lock:
+            self._next = max(self._next, self._clock() + min(seconds, LONGEST_PAUSE))
+
+
+def retry_after(header: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds to wait that a Retry-After header holds, as such or as a date (RFC 9110, 10.2.3); None if neither."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - now()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else None
