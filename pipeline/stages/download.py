@@ -1,0 +1,235 @@
+"""The bytes behind an HTTP URL: paced, under a deadline, and asked for again where that may help. Knows no tables."""
+
+import http.client
+import itertools
+import logging
+import random
+import threading
+import time
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from types import TracebackType
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from pipeline import __version__
+from pipeline.gate import Pacer, retry_after
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 18  # bytes
+LONGEST_WAIT = 60.0  # seconds between two attempts, where the host asks for no longer
+MAX_REDIRECTS = 5
+DOWN = 50  # so many URLs in a row given up: the host is down, and the others are not asked for time and again
+PLACEHOLDER = "photo_unavailable"  # the file Flickr redirects to where there is no picture any more
+
+
+class Missing(Exception):
+    """There is nothing at the URL, or a placeholder: the picture has moved, or is gone."""
+
+
+class DownloadError(Exception):
+    """The picture could not be had. `reason` is a key of photo.REASONS; the text is one line without secrets."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _Fault(DownloadError):
+    """An attempt that failed and may be followed by another."""
+
+    def __init__(self, reason: str, detail: str, *, busy: bool = False, pause: float | None = None) -> None:
+        super().__init__(reason, detail)
+        self.busy = busy  # the host asks everybody to slow down
+        self.pause = pause  # seconds it asks for
+
+
+@dataclass
+class Tally:
+    """What one photo took."""
+
+    requests: int = 0
+    bytes: int = 0
+    waiting: float = 0.0  # seconds before the gate
+    downloading: float = 0.0
+    resting: float = 0.0  # between attempts
+    decoding: float = 0.0
+
+    def seconds_spent(self) -> float:
+        """What counts against the deadline: waiting for others does not."""
+        return self.downloading + self.resting
+
+
+def is_retryable(status: int | None, error: BaseException | None) -> bool:
+    """Whether the same request may succeed a little later, by the HTTP status it got or the error it ended in."""
+    if status is not None:
+        return status in (408, 425, 429) or status >= 500
+    # An invalid proxy URL is the user's environment, not the picture: not to be held against it for ever.
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return isinstance(error, requests.exceptions.InvalidProxyURL)
+    return isinstance(error, (OSError, urllib3.exceptions.HTTPError))  # RequestException is an OSError
+
+
+class Downloader:
+    """Downloads for many threads over shared, kept-alive connections. A context manager."""
+
+    def __init__(
+        self,
+        gate: Pacer,
+        *,
+        connections: int = 16,
+        timeout: float = 30.0,
+        deadline: float = 180.0,
+        attempts: int = 4,
+        backoff: float = 1.0,
+        max_bytes: int = 200_000_000,
+        contact: str | None = None,
+    ) -> None:
+        """`timeout`: seconds of silence. `deadline`: seconds for all that a Tally counts but the waits before the gate.
+        `backoff`: seconds before the second attempt, doubled for each one more. `contact`: how the host can reach us.
+        """
+        self._gate = gate
+        self._timeout = timeout
+        self._deadline = deadline
+        self._attempts = attempts
+        self._backoff = backoff
+        self._max_bytes = max_bytes
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"tintype/{__version__}" + (f" ({contact})" if contact else "")
+        self._session.headers["Accept-Encoding"] = "identity"  # pictures are compressed already
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+        self._next_in_line = threading.Lock()  # one thread asks the gate, which may be far away; the others queue here
+        self._stopped = threading.Event()
+        self._given_up = 0  # URLs in a row
+
+    def __enter__(self) -> "Downloader":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+        self._session.close()
+
+    def stop(self) -> None:
+        """Have the threads that are at work leave at once, with CancelledError."""
+        self._stopped.set()
+
+    def get(self, url: str, tally: Tally) -> bytes:
+        """The whole body, at least one byte. Raises Missing, DownloadError.
+
+        Being told to slow down is no failed attempt: only the deadline ends that, after the pause that was asked for.
+        """
+        failed = 0
+        for attempt in itertools.count():
+            try:
+                body = self._attempt(url, tally)
+            except _Fault as fault:
+                wait = self._wait(attempt) if fault.pause is None else fault.pause
+                if fault.busy:
+                    log.warning("%s: %s; all wait %.1f s", urlsplit(url).hostname, fault, wait)
+                    self._gate.pause(wait)
+                down = self._given_up >= DOWN
+                failed += down or not fault.busy
+                left = self._deadline - tally.seconds_spent()
+                if failed >= (1 if down else self._attempts) or left < (0 if fault.busy else wait):
+                    self._given_up += 1
+                    raise
+                tally.resting += wait
+                self._sleep(wait)
+            except (Missing, DownloadError):
+                self._given_up = 0
+                raise
+            else:
+                self._given_up = 0
+                return body
+        raise AssertionError
+
+    def _wait(self, attempt: int) -> float:
+        """Seconds before the next attempt: half to all of a doubling span, lest all clients come back at once."""
+        return min(LONGEST_WAIT, self._backoff * 2.0 ** min(attempt, 30)) * random.uniform(0.5, 1.0)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise CancelledError("the downloader was stopped")
+
+    def _turn(self, tally: Tally) -> None:
+        """Wait before the gate."""
+        started = time.monotonic()
+        with self._next_in_line:
+            self._sleep(0)
+            while (early := self._gate.reserve()) > 0:
+                self._sleep(early)
+        tally.waiting += time.monotonic() - started
+
+    def _attempt(self, url: str, tally: Tally) -> bytes:
+        """One request, and one more for each redirect. Raises Missing, DownloadError, _Fault."""
+        for _ in range(1 + MAX_REDIRECTS):
+            self._turn(tally)
+            tally.requests += 1
+            left = max(0.1, self._deadline - tally.seconds_spent())
+            started = time.monotonic()
+            try:
+                # Redirects are requests as well, and each must pass the gate.
+                with self._session.get(
+                    url, stream=True, allow_redirects=False, timeout=min(self._timeout, left)
+                ) as response:
+                    location = self._session.get_redirect_target(response)
+                    if location is None:
+                        return self._body(response, started + left, tally)
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                raise _fault(url, error) from None
+            finally:
+                tally.downloading += time.monotonic() - started
+            url = _redirected(url, location)
+        raise DownloadError("refused", f"more than {MAX_REDIRECTS} redirects")
+
+    def _body(self, response: requests.Response, ends: float, tally: Tally) -> bytes:
+        status = response.status_code
+        if status in (404, 410):
+            raise Missing(f"HTTP status {status}")
+        if is_retryable(status, None):
+            pause = retry_after(response.headers.get("Retry-After"))
+            # A 503 may be one picture's own trouble, unless it says for how long: it must not stop all the others.
+            busy = status == 429 or (status == 503 and pause is not None)
+            raise _Fault("server_error", f"HTTP status {status}", busy=busy, pause=pause)
+        if not 200 <= status < 300:
+            raise DownloadError("refused", f"HTTP status {status}")
+        body = bytearray()
+        # read1 returns with what has come, where read and iter_content wait for a full buffer: for hours, if it drips.
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
+            tally.bytes += len(chunk)
+            body += chunk
+            self._sleep(0)
+            if len(body) > self._max_bytes:
+                raise DownloadError("too_large", f"more than {self._max_bytes:,} bytes")
+            if time.monotonic() > ends:
+                raise _Fault("unreachable", f"{len(body):,} bytes and no end when time was up")
+        if not body:
+            raise _Fault("truncated", "no bytes at all")
+        return bytes(body)
+
+
+def _redirected(url: str, location: str) -> str:
+    """Where a redirect leads. Raises Missing where that is a placeholder, DownloadError where it leaves HTTP."""
+    target = urljoin(url, location)
+    parts = urlsplit(target)
+    if PLACEHOLDER in parts.path.rsplit("/", 1)[-1]:
+        raise Missing(f"redirected to the placeholder {PLACEHOLDER}")
+    if parts.scheme not in ("http", "https"):
+        raise DownloadError("refused", f"redirected to a {parts.scheme}: address")
+    return target
+
+
+def _fault(url: str, error: Exception) -> DownloadError:
+    """What an error on the way means. Never its own text, which quotes the URL with all that may be signed in it."""
+    if not is_retryable(None, error):
+        return DownloadError("refused", "not a valid URL")
+    root: BaseException = error
+    while inner := root.__cause__ or root.__context__:
+        root = inner
+    reason = "truncated" if isinstance(root, http.client.IncompleteRead) else "unreachable"
+    return _Fault(reason, f"{type(root).__name__} from {urlsplit(url).hostname}")
