@@ -1,0 +1,194 @@
+"""The index stage, on local disk and on S3: what a build holds, when it is made, and what it is made of."""
+
+import io
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import indexes, storage
+from pipeline.archive import Archive
+from pipeline.photo import UserError
+from pipeline.stages import index
+from pipeline.stages.index import IndexSettings
+from tests import small_archive as small
+
+SETTINGS = IndexSettings(of="tiny")
+
+
+def rows_of(archive: Archive, card: dict) -> list[dict]:
+    data = storage.read(storage.join(index.folder(archive, card["of"], card["build"]), "photos.parquet"))
+    return pq.read_table(io.BytesIO(data)).to_pylist()
+
+
+def ids_of(archive: Archive, card: dict) -> set[str]:
+    return {row["photo_id"] for row in rows_of(archive, card)}
+
+
+def test_a_build_holds_index_photos_and_card(place: str) -> None:
+    archive, _ = small.make(place)
+    card, fresh = index.build(archive, SETTINGS)
+    assert fresh
+    assert index.current(archive, "tiny") == card
+    folder = index.folder(archive, "tiny", card["build"])
+    assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet"]
+    assert json.loads(storage.read(storage.join(folder, "card.json"))) == card
+    assert (card["rows"], card["photos"], card["dim"], card["kind"]) == (60, 60, small.DIM, "flat")
+    assert card["recall"] == {"recall@10": 1.0, "queries": 60, "seed": 0}
+    assert card["identity"] == small.IDENTITY
+    assert card["captions"] == {"table": "tiny", "identity": {"model": "test-captioner"}}
+    assert {len(card["parts"][name]) for name in ("images", "embeddings/tiny", "captions/tiny")} == {3}
+    assert card["parts"]["embeddings/tiny"]["1"] == archive.table("embeddings/tiny").receipt(1)["write_id"]
+    for name, size in card["bytes"].items():
+        assert len(storage.read(storage.join(folder, name))) == size
+
+
+def test_photos_carry_facts_rights_and_captions(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=2)
+    small.change(archive, "flickr:1-3", "title", '"a better title"')
+    card, _ = index.build(archive, SETTINGS)
+    row = next(row for row in rows_of(archive, card) if row["photo_id"] == "flickr:1-3")
+    assert row["row_id"] == (1 << 20) + 3
+    assert row["title"] == "a better title"
+    assert row["caption"] == "caption of flickr:1-3"
+    assert (row["caption_model"], row["caption_logprob"], row["caption_cosine"]) == ("test-captioner", -1.5, 0.25)
+    assert row["license_url"] == "https://www.flickr.com/commons/usage/"
+    assert (row["width"], row["height"], row["source_url"]) == (120, 80, "https://host/1048579.jpg")
+    assert not {"raw", "sizes", "image"} & row.keys()
+
+
+def test_nothing_changed_builds_nothing(place: str) -> None:
+    archive, _ = small.make(place, parts=1)
+    card, _ = index.build(archive, SETTINGS)
+    assert index.build(archive, SETTINGS) == (card, False)
+    assert index.is_fresh(archive, card)
+    assert storage.names(index.folder(archive, "tiny")) == [card["build"], "CURRENT"]
+
+    small.change(archive, "flickr:0-0", "title", '"edited"')
+    assert not index.is_fresh(archive, card)
+    edited, fresh = index.build(archive, SETTINGS)
+    assert fresh
+    assert edited["build"] > card["build"]
+
+    small.forget(archive, "flickr:0-1")
+    forgotten, fresh = index.build(archive, SETTINGS)
+    assert fresh
+    assert ids_of(archive, edited) - ids_of(archive, forgotten) == {"flickr:0-1"}
+
+    small.add_pictures(archive, 1, [small.photo("flickr:new")])
+    small.add_vectors(archive, 1, [small.random_vectors(1)[0]])
+    grown, fresh = index.build(archive, SETTINGS)
+    assert fresh
+    assert ids_of(archive, grown) - ids_of(archive, forgotten) == {"flickr:new"}
+    assert index.current(archive, "tiny") == grown
+
+
+def test_only_live_rows_with_a_vector_are_indexed(tmp_path: Path) -> None:
+    archive = Archive.create(str(tmp_path / "archive"))
+    photos = [small.photo(f"flickr:{name}") for name in ("kept", "failed", "replaced", "gone", "no_vector")]
+    small.add_pictures(archive, 0, photos, {"flickr:failed": "failed"})
+    vectors = small.random_vectors(5)
+    small.add_vectors(archive, 0, [*vectors[:4], None])
+    small.add_pictures(archive, 1, [small.photo("flickr:replaced")])
+    small.add_vectors(archive, 1, [vectors[4]])
+    small.add_pictures(archive, 2, [small.photo("flickr:not_yet")])
+    small.change(archive, "flickr:gone", "visible", "false")
+    card, _ = index.build(archive, SETTINGS)
+    assert ids_of(archive, card) == {"flickr:kept", "flickr:replaced", "flickr:no_vector"}
+    assert (card["photos"], card["rows"], card["problems"], card["not_annotated"]) == (3, 2, {"non_finite": 1}, 1)
+    assert card["captions"] is None
+    assert {row["caption"] for row in rows_of(archive, card)} == {None}
+    built = indexes.read(storage.local_path(index.folder(archive, "tiny", card["build"])) / "index.faiss")
+    _, found = indexes.search(built, small.unit(vectors[:1]), 10)
+    assert set(found[0]) - {-1} == {0, 1 << 20}
+    assert indexes.vector(built, 1 << 20) == pytest.approx(small.unit(vectors[4]))
+
+
+def test_every_row_id_leads_to_its_own_vector(tmp_path: Path) -> None:
+    """Through shuffled parts, forgotten and replaced photos and rebuilds: ids, vectors and facts stay together."""
+    rng = np.random.default_rng(7)
+    archive, vectors = small.make(str(tmp_path / "archive"), parts=2, rows=15)
+    for part in range(2, 8):
+        again = list(rng.choice(sorted(vectors), 4, replace=False))
+        added = [*again, f"flickr:new-{part}"]
+        small.add_pictures(archive, part, [small.photo(photo_id) for photo_id in added])
+        new = small.random_vectors(5, seed=100 + part)
+        small.add_vectors(archive, part, list(new))
+        vectors |= dict(zip(added, new, strict=True))
+        small.forget(archive, again[0])
+        del vectors[again[0]]
+        card, fresh = index.build(archive, SETTINGS)
+        assert fresh
+        assert card["recall"]["recall@10"] == 1.0
+        built = indexes.read(storage.local_path(index.folder(archive, "tiny", card["build"])) / "index.faiss")
+        rows = rows_of(archive, card)
+        assert {row["photo_id"] for row in rows} == vectors.keys()
+        for row in rows:
+            assert indexes.vector(built, row["row_id"]) == pytest.approx(small.unit(vectors[row["photo_id"]]))
+
+
+def test_captions_may_lag_behind(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=1)
+    small.add_pictures(archive, 1, [small.photo("flickr:new")])
+    small.add_vectors(archive, 1, [small.random_vectors(1)[0]])
+    card, _ = index.build(archive, SETTINGS)
+    captions = {row["photo_id"]: row["caption"] for row in rows_of(archive, card)}
+    assert captions["flickr:new"] is None
+    assert captions["flickr:0-3"] == "caption of flickr:0-3"
+    small.add_captions(archive, 1)
+    card, fresh = index.build(archive, SETTINGS)
+    assert fresh
+    assert {row["photo_id"]: row["caption"] for row in rows_of(archive, card)}["flickr:new"] == "caption of flickr:new"
+
+
+def test_a_build_cut_short_is_never_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=1)
+    card, _ = index.build(archive, SETTINGS)
+    small.forget(archive, "flickr:0-1")
+
+    class Killed(BaseException):
+        pass
+
+    def die(index: indexes.Index, path: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(indexes, "write", die)
+        index.build(archive, SETTINGS)
+    assert index.current(archive, "tiny") == card
+    again, fresh = index.build(archive, SETTINGS)
+    assert fresh
+    assert index.current(archive, "tiny") == again
+
+
+def test_what_cannot_be_indexed_is_said_in_one_line(tmp_path: Path) -> None:
+    archive = Archive.create(str(tmp_path / "archive"))
+    small.add_pictures(archive, 0, [small.photo("flickr:1")])
+    with pytest.raises(UserError, match="no embeddings 'tiny' yet; `tintype annotate"):
+        index.build(archive, SETTINGS)
+    small.add_vectors(archive, 0, [None])
+    with pytest.raises(UserError, match="none of the 1 live photos has a vector"):
+        index.build(archive, SETTINGS)
+    assert index.current(archive, "tiny") is None
+    small.add_captions(archive, 0, "one")
+    small.add_captions(archive, 0, "two")
+    with pytest.raises(UserError, match=r"one, two: choose with --set index\.captions"):
+        index.build(archive, SETTINGS)
+    with pytest.raises(UserError, match="no captions 'three'"):
+        index.build(archive, IndexSettings(of="tiny", captions="three"))
+
+
+def test_a_single_photo_has_no_recall_to_measure(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=1, rows=1)
+    card, _ = index.build(archive, SETTINGS)
+    assert card["recall"] is None
+
+
+def test_duckdb_reads_the_photos_of_a_build(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"))
+    card, _ = index.build(archive, SETTINGS)
+    path = f"{index.folder(archive, 'tiny', card['build'])}/photos.parquet"
+    assert duckdb.sql(f"SELECT count(DISTINCT row_id) FROM '{path}' WHERE caption LIKE '%:2-%'").fetchall() == [(20,)]
