@@ -1,0 +1,207 @@
+"""Hits as one HTML file that needs nothing else: thumbnails inside, no request to anywhere, no script.
+
+Whatever came from a source or a user is escaped, and links are http(s) only; the page's own policy forbids the rest.
+"""
+
+import base64
+import calendar
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline import imaging
+from pipeline.photo import Hit
+from pipeline.search import Answer, Build, Picture, in_words
+
+THUMBNAIL = 480  # pixels, long edge: shown at about 320, and sharp on finer screens
+FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc."
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+STYLE = """
+:root { color-scheme: light dark; --paper: #faf8f3; --ink: #1e1b17; --soft: #6a6359; --rule: #dcd5c8; --mat: #efeae0;
+  --link: #7b3a1c; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif;
+  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #171512; --ink: #ece6dc; --soft: #a59c8f; --rule: #38332c; --mat: #211e1a; --link: #e0a27f; } }
+* { box-sizing: border-box; margin: 0; }
+html { -webkit-text-size-adjust: 100%; }
+body { background: var(--paper); color: var(--ink); font: 400 1rem/1.5 var(--serif); overflow-wrap: anywhere;
+  max-width: 88rem; margin: 0 auto; padding: 0 clamp(1.25rem, 5vw, 4rem); }
+a { color: inherit; text-decoration-color: var(--rule); text-underline-offset: .2em; text-decoration-thickness: 1px; }
+a:hover { color: var(--link); text-decoration-color: currentColor; }
+a:focus-visible { outline: 2px solid var(--link); outline-offset: 3px; border-radius: 1px; }
+.masthead { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 2rem; padding: 1.75rem 0 .9rem;
+  border-bottom: 1px solid var(--rule); font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
+.masthead h1 { font: inherit; letter-spacing: .04em; color: var(--ink); }
+nav ol { columns: 18rem; column-gap: 2.5rem; padding: 1.5rem 0 0 1.4rem; }
+nav li { break-inside: avoid; padding: .1rem 0 .1rem .3rem; }
+nav li::marker, .place { font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; color: var(--soft); }
+section { padding: clamp(2rem, 5vw, 3.5rem) 0 0; }
+section + section { margin-top: 3.5rem; border-top: 1px solid var(--rule); }
+section > header { padding-bottom: clamp(1.75rem, 4vw, 2.75rem); }
+section h2 { font-weight: 400; font-size: clamp(1.6rem, 1.1rem + 2vw, 2.6rem); line-height: 1.25;
+  letter-spacing: -.01em; text-wrap: balance; max-width: 40ch; }
+section h2 img { height: 2.9em; max-width: 7em; object-fit: contain; vertical-align: middle; margin: .1em .15em .1em 0;
+  outline: 1px solid var(--rule); outline-offset: 3px; }
+.among { margin-top: .7rem; color: var(--soft); font: 400 .875rem/1.6 var(--sans); }
+code { font: .92em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; color: var(--ink); }
+.hits { list-style: none; padding: 0; display: grid; gap: clamp(2.25rem, 4vw, 3.25rem) clamp(1.5rem, 3vw, 2.75rem);
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 18.5rem), 1fr)); }
+.mat { background: var(--mat); aspect-ratio: 5 / 4; padding: 1.15rem; display: grid; place-items: center;
+  grid-template: minmax(0, 1fr) / minmax(0, 1fr); }
+.mat img { display: block; max-width: 100%; max-height: 100%; min-height: 0;
+  box-shadow: 0 0 0 1px rgb(0 0 0 / .06), 0 2px 8px rgb(0 0 0 / .16); }
+.place { display: flex; justify-content: space-between; padding: .6rem 0 .35rem; }
+h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: pretty; }
+.caption { margin-top: .45rem; font-style: italic; line-height: 1.45; color: var(--ink); }
+.machine, .facts { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
+.facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
+.none { color: var(--soft); font-style: italic; }
+footer { margin-top: 4rem; padding: 1rem 0 3rem; border-top: 1px solid var(--rule); color: var(--soft);
+  font: 400 .8125rem/1.6 var(--sans); }
+footer p { max-width: 75ch; }
+footer p + p { margin-top: .5rem; }
+@media print { .hits { grid-template-columns: repeat(3, 1fr); } li { break-inside: avoid; } }
+"""
+
+
+def render(build: Build, answers: Sequence[Answer]) -> str:
+    """The contact sheet of one or more queries: a whole HTML document. Raises BadImage for a damaged stored picture."""
+    thumbnails = _thumbnails(build, answers)
+    row_ids = {hit.row_id for answer in answers for hit in answer.hits}
+    granularity = {
+        row_id: facts["date_granularity"] for row_id, facts in build.facts(row_ids, ["date_granularity"]).items()
+    }
+    sections = []
+    for number, answer in enumerate(answers, 1):
+        hits = "".join(_hit(hit, thumbnails[hit.row_id], granularity[hit.row_id]) for hit in answer.hits)
+        body = f'<ol class="hits">{hits}</ol>' if hits else '<p class="none">No photo answers this query.</p>'
+        sections.append(
+            f'<section aria-labelledby="q{number}"><header><h2 id="q{number}">{_formula(answer, thumbnails)}</h2>'
+            f"{_among(answer)}</header>{body}</section>"
+        )
+    title = in_words(answers[0]) if len(answers) == 1 else f"{len(answers)} queries"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} · Tintype</title><style>{STYLE}</style></head><body>"
+        f"{_masthead(build)}{_contents(answers)}<main>{''.join(sections)}</main>{_footer(build, answers)}"
+        "</body></html>\n"
+    )
+
+
+def _thumbnails(build: Build, answers: Sequence[Answer]) -> dict[int | str, str]:
+    """data: URIs of all pictures shown, by row id, or by name for those from outside the archive."""
+    pictures = [picture for answer in answers for picture in answer.pictures]
+    wanted = {hit.row_id for answer in answers for hit in answer.hits} | {
+        p.row_id for p in pictures if p.row_id is not None
+    }
+    data: dict[int | str, bytes] = {picture.name: picture.data for picture in pictures if picture.data is not None}
+    if wanted:
+        rows = build.archive.table("images").read_rows(sorted(wanted), ["row_id", "image"])
+        data |= {row["row_id"]: row["image"]["bytes"] for row in rows.to_pylist()}
+    return {key: _data_uri(imaging.thumbnail(value, THUMBNAIL)) for key, value in data.items()}
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _masthead(build: Build) -> str:
+    name = build.archive.url.rstrip("/").rsplit("/", 1)[-1]
+    return (
+        f'<div class="masthead"><h1>Contact sheet: {escape(name)}</h1>'
+        f"<p>{build.card['photos']:,} photos, indexed {escape(_date(build.card['created_at'], 'day'))}</p></div>"
+    )
+
+
+def _contents(answers: Sequence[Answer]) -> str:
+    if len(answers) == 1:
+        return ""
+    items = "".join(f'<li><a href="#q{n}">{escape(in_words(answer))}</a></li>' for n, answer in enumerate(answers, 1))
+    return f'<nav aria-label="Queries"><ol>{items}</ol></nav>'
+
+
+def _formula(answer: Answer, thumbnails: dict[int | str, str]) -> str:
+    def picture(shown: Picture) -> str:
+        source = thumbnails[shown.name if shown.row_id is None else shown.row_id]
+        return f'<img src="{source}" alt="{escape(f"the picture {shown.name}")}">'
+
+    return in_words(answer, words=lambda words: f'<span dir="auto">“{escape(words)}”</span>', picture=picture)
+
+
+def _among(answer: Answer) -> str:
+    if answer.query.where is None:
+        return ""
+    return f'<p class="among">among photos where <code>{escape(answer.query.where)}</code></p>'
+
+
+def _hit(hit: Hit, thumbnail: str, granularity: str | None) -> str:
+    title = escape(hit.title or hit.photo_id)
+    alt = hit.title or hit.photo_id
+    caption = ""
+    if hit.caption:
+        alt = f"{hit.caption} (described by a machine)"
+        model = f" ({hit.caption_model})" if hit.caption_model else ""
+        caption = (
+            f'<p class="caption">{escape(hit.caption)}</p>'
+            f'<p class="machine">Caption written by a machine{escape(model)}</p>'
+        )
+    dated = _date(hit.date_taken, granularity) if hit.date_taken else None
+    credit = " · ".join(escape(fact) for fact in (dated, hit.owner, _host(hit.page_url)) if fact)
+    licence = hit.license_name or hit.license_url or "No licence stated: ask before you use it"
+    rights = _link(hit.license_url, escape(licence))
+    return (
+        f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
+        f'<p class="place"><span>{hit.rank}</span><span title="cosine with the query">{hit.score:.3f}</span></p>'
+        f'<h3 dir="auto">{_link(hit.page_url, title)}</h3>{caption}'
+        f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
+    )
+
+
+def _link(url: str | None, shown: str) -> str:
+    """`shown` (HTML already) as a link, where `url` is one a page may lead to."""
+    return f'<a href="{escape(url)}">{shown}</a>' if url and _host(url) else shown
+
+
+def _host(url: str | None) -> str | None:
+    """The host of an http(s) URL; None for anything else, such as javascript:."""
+    if not url or not re.match(r"https?://", url):
+        return None
+    try:
+        return (urlsplit(url).hostname or "").removeprefix("www.") or None
+    except ValueError:  # brackets that are no IPv6 address
+        return None
+
+
+def _date(date: str, granularity: str | None) -> str:
+    """ "1910-06-03 14:00:00" → "3 June 1910"; "1910" → "about 1910" where it is circa."""
+    match = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", date)
+    if match is None:
+        return date
+    year, month, day = match.groups()
+    words = [
+        str(int(day)) if day else "",
+        calendar.month_name[int(month)] if month and 1 <= int(month) <= 12 else "",
+        year,
+    ]
+    shown = " ".join(word for word in words if word)
+    return f"about {shown}" if granularity == "circa" else shown
+
+
+def _footer(build: Build, answers: Sequence[Answer]) -> str:
+    card: dict[str, Any] = build.card
+    model = " / ".join(filter(None, (card["identity"].get("model"), card["identity"].get("pretrained"))))
+    hits = [hit for answer in answers for hit in answer.hits]
+    notes = [
+        f"The number beside a rank is the cosine of picture and query in the space of {model}: it compares the hits "
+        f"of one query, not those of different ones. Searched: {card['rows']:,} pictures, index build {card['build']}."
+    ]
+    if any(hit.caption for hit in hits):
+        notes.append("The captions in italics were written by a machine and checked by nobody.")
+    if any(hit.photo_id.startswith("flickr:") for hit in hits):
+        notes.append(FLICKR_NOTICE)
+    return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"
