@@ -1,0 +1,390 @@
+"""fetch: rows of `photos` → rows of `images`: the bytes of each picture, checked by decoding, or why there are none."""
+
+import hashlib
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, ClassVar, Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schemas, storage
+from pipeline.archive import IMAGE_GROUP_BYTES, IMAGE_GROUP_ROWS, Archive
+from pipeline.gate import Pacer
+from pipeline.imaging import BadImage, Checked, Checker
+from pipeline.photo import OUTCOMES, REASONS, Size
+from pipeline.sources import Source
+from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
+
+# How far downloads may run ahead of a slow one whose row must be written first.
+AHEAD_PHOTOS = 256
+AHEAD_BYTES = 64 << 20
+MAX_PIXELS = 100_000_000  # of a source that is no longer configured
+EXTENSIONS = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2"}  # the others are named as their format
+
+Receipt = dict[str, Any]
+Photo = dict[str, Any]  # a row of schemas.PHOTOS, or those of its columns that `fetch_part` reads
+Sizes = Callable[[str, str], list[Size] | None]  # (source, photo id) → what it offers now; None: the photo is gone
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    store: Literal["original", "derivative"] | None = None
+    """What is kept: `original`, as the source served it, or `derivative`, a JPEG with a long edge of 1,024 pixels.
+    Unset: what suits the source (`original` for Flickr, `derivative` for a folder of masters)."""
+    min_side: int = 288
+    """Pixels the short side should have, for the models' sake: the smallest size that has them is fetched."""
+    max_pixels: int | None = None
+    """Pictures with more pixels than this are not decoded but `failed: too_large`. Unset: what suits the source."""
+    max_bytes: int = 200_000_000
+    """Downloads are cut off beyond this."""
+    rate: float | None = 10.0
+    """Requests a second to the image host, over all workers of a run; null: as fast as it goes."""
+    connections: int = 16
+    """Downloads at a time in each worker."""
+    attempts: int = 4
+    """How often a picture is asked for before it is given up for this run."""
+    backoff: float = 1.0
+    """Seconds to wait before the second attempt; doubled for each one more."""
+    timeout: float = 30.0
+    """Seconds of silence after which an attempt has failed."""
+    deadline: float = 180.0
+    """Seconds one picture may take altogether, not counting the wait for its turn."""
+    contact: str | None = None
+    """A URL or e-mail address by which the image host can reach you, sent with every request."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_side", "max_pixels", "max_bytes", "rate", "connections", "attempts", "timeout", "deadline"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be more than 0, not {value}")
+
+
+class Shared(Pacer, Protocol):
+    """What the workers of a run share: the gate before the image host, and the sources' answers about sizes."""
+
+    def sizes(self, source: str, photo_id: str) -> list[Size] | None: ...
+
+
+def load(
+    archive: Archive, settings: ImageSettings, sources: Mapping[str, Source], shared: Shared
+) -> Callable[[int], list[Receipt]]:
+    """The stage as runners want it: a function that does one part and answers with its receipt."""
+
+    def do(part: int) -> list[Receipt]:
+        return [fetch_part(archive, part, settings, sources, gate=shared, sizes=shared.sizes)]
+
+    return do
+
+
+def fetch_part(
+    archive: Archive, part: int, settings: ImageSettings, sources: Mapping[str, Source], *, gate: Pacer, sizes: Sizes
+) -> Receipt:
+    """Commit an images part; its receipt, or that of another writer who was first.
+
+    Beside what every receipt holds: outcomes and reasons with their counts, requests, bytes, seconds by phase (summed
+    over the connections), and the write id of the photos part.
+    """
+    photos, images = archive.table("photos"), archive.table("images")
+    receipt: Receipt = {"source_write_id": photos.receipt(part)["write_id"]}
+    rows = photos.read(part, ["row_id", "photo_id", "source", "media", "sizes"])
+    forgotten = archive.forgotten()
+    with Checker() as checker:
+        batches = fetch_rows(
+            rows, settings, sources, gate=gate, sizes=sizes, checker=checker, forgotten=forgotten, receipt=receipt
+        )
+        first = images.write(part, batches, receipt, schemas.IMAGES)
+    return receipt if first else images.receipt(part)
+
+
+def fetch_rows(
+    photos: pa.Table,
+    settings: ImageSettings,
+    sources: Mapping[str, Source],
+    *,
+    gate: Pacer,
+    sizes: Sizes,
+    checker: Checker,
+    receipt: Receipt,
+    forgotten: Collection[str] = (),
+) -> Iterator[pa.RecordBatch]:
+    """Rows of schemas.PHOTOS → rows of schemas.IMAGES in the same order, in batches of at most 50 rows or 16 MB.
+
+    `receipt` is filled when all is drawn. Raises only what `sizes` raises.
+    """
+    http = {name: getattr(settings, name) for name in ("connections", "timeout", "deadline", "attempts", "backoff")}
+    with (
+        Downloader(gate, max_bytes=settings.max_bytes, contact=settings.contact, **http) as downloader,
+        ThreadPoolExecutor(settings.connections, "fetch") as pool,
+    ):
+        fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker)
+        try:
+            results = in_order(fetcher.fetch, photos.to_pylist(), pool, settings.connections)
+            for rows in _batched(_counted(results, receipt)):
+                yield pa.RecordBatch.from_pylist(rows, schemas.IMAGES)
+        finally:
+            downloader.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class Fetched:
+    row: dict[str, Any]  # of schemas.IMAGES
+    tally: Tally
+
+    def size(self) -> int:
+        """Bytes of the stored picture."""
+        return len(self.row["image"]["bytes"]) if self.row["image"] else 0
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """What fetching one photo needs. Threads share it."""
+
+    settings: ImageSettings
+    sources: Mapping[str, Source]
+    sizes: Sizes
+    forgotten: Collection[str]
+    downloader: Downloader
+    checker: Checker
+
+    def fetch(self, photo: Photo) -> Fetched:
+        """One photo from start to end, whatever comes of it."""
+        tally = Tally()
+        row = dict.fromkeys(schemas.IMAGES.names) | {"row_id": photo["row_id"], "photo_id": photo["photo_id"]}
+        try:
+            if photo["photo_id"] in self.forgotten:
+                raise Missing("forgotten")
+            row |= self._found(photo, tally)
+        except Missing as missing:
+            row |= {"outcome": "gone", "detail": str(missing)}
+        except (DownloadError, BadImage) as fault:
+            no_still = photo["media"] == "video" and fault.reason in ("no_size", "not_an_image")
+            row |= {"outcome": "failed", "reason": "video" if no_still else fault.reason, "detail": str(fault)}
+        assert row["outcome"] in OUTCOMES and (row["reason"] in REASONS) == (row["outcome"] == "failed"), row["reason"]
+        return Fetched(row | {"fetched_at": datetime.now(UTC)}, tally)
+
+    def _found(self, photo: Photo, tally: Tally) -> dict[str, Any]:
+        """The columns of a picture that was fetched. Raises Missing, DownloadError, BadImage.
+
+        Where what was listed leads nowhere, its source is asked once more: addresses change with a photo's permissions.
+        """
+        missing: Missing | None = None
+        listed = choose_size([Size(**size) for size in photo["sizes"] or ()], self.settings.min_side)
+        if listed is not None:
+            try:
+                return self._picture(photo, listed.url, tally)
+            except Missing as error:
+                missing = error
+        offered = self.sizes(photo["source"], photo["photo_id"])
+        if offered is None:
+            raise Missing("the source has it no more")
+        fresh = choose_size(offered, self.settings.min_side)
+        if fresh is not None and (listed is None or fresh.url != listed.url):
+            return self._picture(photo, fresh.url, tally)
+        raise missing or DownloadError("no_size", "the source offers no size of it")
+
+    def _picture(self, photo: Photo, url: str, tally: Tally) -> dict[str, Any]:
+        source = self.sources.get(photo["source"])
+        store = self.settings.store or (source.default_store if source else "original")
+        max_pixels = self.settings.max_pixels or (source.default_max_pixels if source else MAX_PIXELS)
+        derived = store == "derivative"
+        data = self._bytes(url, tally)
+        try:
+            checked = self._check(data, max_pixels, derived, tally)
+        except BadImage as bad:
+            if bad.reason != "truncated" or not _is_http(url):
+                raise
+            data = self._bytes(url, tally)  # cut off by a proxy that calls it whole, more often than by its maker
+            checked = self._check(data, max_pixels, derived, tally)
+        kept = checked.derivative if derived else data
+        width = checked.derivative_width if derived else checked.width
+        height = checked.derivative_height if derived else checked.height
+        assert kept is not None and width is not None and height is not None
+        kind = "jpeg" if derived else checked.format
+        return {
+            "outcome": "fetched",
+            "image": {"bytes": kept, "path": file_name(photo["photo_id"], kind)},
+            "format": kind,
+            "width": width,
+            "height": height,
+            "small": min(width, height) < self.settings.min_side,
+            "store": store,
+            "source_url": url,
+            "source_size": len(data),
+            "source_width": checked.width,
+            "source_height": checked.height,
+            "source_sha256": hashlib.sha256(data).hexdigest(),
+        }
+
+    def _bytes(self, url: str, tally: Tally) -> bytes:
+        if _is_http(url):
+            return self.downloader.get(url, tally)
+        started = monotonic()
+        try:
+            data = storage.read(url)
+        except FileNotFoundError:
+            raise Missing("the file is not there any more") from None
+        except OSError as error:
+            raise DownloadError("unreadable", error.strerror or type(error).__name__) from None
+        finally:
+            tally.downloading += monotonic() - started
+        tally.bytes += len(data)
+        return data
+
+    def _check(self, data: bytes, max_pixels: int, derivative: bool, tally: Tally) -> Checked:
+        started = monotonic()
+        try:
+            return self.checker.check(data, max_pixels=max_pixels, derivative=derivative)
+        finally:
+            tally.decoding += monotonic() - started
+
+
+def choose_size(sizes: Iterable[Size], min_side: int) -> Size | None:
+    """The smallest whose short side has `min_side` pixels; else the largest there is; None where there is none.
+
+    One of unknown size comes after those known to be large enough, and before those known to be too small.
+    """
+
+    def rank(size: Size) -> tuple[int, int]:
+        if not size.width or not size.height:
+            return 1, 0
+        enough = min(size.width, size.height) >= min_side
+        area = size.width * size.height
+        return (0, area) if enough else (2, -area)
+
+    return min(sizes, key=rank, default=None)
+
+
+def file_name(photo_id: str, kind: str) -> str:
+    """A file name for a picture: "flickr:2179931434", "jpeg" → "flickr_2179931434.jpg"."""
+    name = re.sub(r"[^\w.-]", "_", photo_id)
+    ending = "." + EXTENSIONS.get(kind, kind)
+    return name if name.lower().endswith(ending) else name + ending
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def in_order(
+    fetch: Callable[[Photo], Fetched], photos: Iterable[Photo], pool: ThreadPoolExecutor, connections: int
+) -> Iterator[Fetched]:
+    """Fetch photos side by side on the threads of `pool`, and yield what came of them in their order.
+
+    While the next in line is slow, others run ahead, but no further than memory allows.
+    """
+    todo = iter(photos)
+    line: deque[Future[Fetched]] = deque()
+    running: set[Future[Fetched]] = set()
+    held = 0  # bytes of those that are done but not next
+    while True:
+        # Twice the connections, so that they stay busy while what was yielded is being written.
+        while len(running) < 2 * connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
+            photo = next(todo, None)
+            if photo is None:
+                break
+            line.append(pool.submit(fetch, photo))
+            running.add(line[-1])
+        if not line:
+            return
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        held += sum(future.result().size() for future in done)
+        while line and line[0] not in running:
+            fetched = line.popleft().result()
+            held -= fetched.size()
+            yield fetched
+
+
+def _batched(fetched: Iterable[Fetched]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in lists that make a row group of `images` each."""
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for one in fetched:
+        if rows and (len(rows) == IMAGE_GROUP_ROWS or size + one.size() > IMAGE_GROUP_BYTES):
+            yield rows
+            rows, size = [], 0
+        rows.append(one.row)
+        size += one.size()
+    if rows:
+        yield rows
+
+
+def _counted(fetched: Iterable[Fetched], receipt: Receipt) -> Iterator[Fetched]:
+    """Pass on what was fetched; when all is through, enter into `receipt` what it came to."""
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    tallies: list[Tally] = []
+    for one in fetched:
+        outcomes[one.row["outcome"]] += 1
+        if one.row["reason"]:
+            reasons[one.row["reason"]] += 1
+        tallies.append(one.tally)
+        yield one
+    phases = ("waiting", "downloading", "resting", "decoding")
+    receipt |= {
+        "outcomes": dict(outcomes),
+        "reasons": dict(reasons),
+        "requests": sum(tally.requests for tally in tallies),
+        "bytes": sum(tally.bytes for tally in tallies),
+        "seconds": {phase: round(sum(getattr(tally, phase) for tally in tallies), 3) for phase in phases},
+    }
+
+
+def again(archive: Archive, part_size: int = 1000) -> int:
+    """Ask for those photos again whose last outcome is a failure that may pass: append them to `photos`; how many.
+
+    Until they have been fetched, asking once more adds nothing.
+    """
+    photos = archive.table("photos")
+
+    def build(part: int) -> pa.Table | None:
+        row_ids = _failed(archive)[:part_size]
+        if not row_ids:
+            return None
+        rows = photos.read_rows(row_ids)
+        changed = {
+            "row_id": schemas.row_ids(part, len(row_ids)),
+            "attempt": pc.add(rows["attempt"], pa.scalar(1, pa.int32())),
+            "listed_at": pa.array([datetime.now(UTC)] * len(row_ids), schemas.MOMENT),
+        }
+        for name, values in changed.items():
+            rows = rows.set_column(rows.schema.get_field_index(name), schemas.PHOTOS.field(name), values)
+        return rows
+
+    count = 0
+    receipt: Receipt = {}
+    while photos.append(build, receipt, schemas.PHOTOS) is not None:
+        count += receipt["rows"]
+    return count
+
+
+def _failed(archive: Archive) -> list[int]:
+    """Row ids of the photos that `again` asks for, ascending."""
+    photos, images = archive.table("photos"), archive.table("images")
+    asked = [photos.read(part, ["row_id", "photo_id"]) for part in photos.parts()]
+    had = [images.read(part, ["row_id", "outcome", "reason"]) for part in images.parts()]
+    if not had:
+        return []
+    withdrawn = archive.forgotten() | {id for id, facts in archive.changes().items() if facts.get("visible") is False}
+    return retryable(pa.concat_tables(asked), pa.concat_tables(had), withdrawn)
+
+
+def retryable(photos: pa.Table, images: pa.Table, withdrawn: Collection[str] = ()) -> list[int]:
+    """Row ids, ascending, of the photos whose last row ended in a failure that may pass (photo.REASONS).
+
+    `photos` holds row_id and photo_id, `images` row_id, outcome and reason. A photo whose last row waits to be fetched
+    is not among them, nor one of the `withdrawn` ids.
+    """
+    passing = [reason for reason, may_pass in REASONS.items() if may_pass]
+    failed = images.filter((pc.field("outcome") == "failed") & pc.field("reason").isin(passing))["row_id"]
+    last = photos.group_by("photo_id").aggregate([("row_id", "max")]).rename_columns(["photo_id", "row_id"])
+    hidden = pc.field("photo_id").isin(pa.array(withdrawn, pa.string()))
+    return last.filter(pc.field("row_id").isin(failed.combine_chunks()) & ~hidden)["row_id"].sort().to_pylist()
