@@ -1,0 +1,204 @@
+"""The command line: parse, call, print."""
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from pipeline import __version__, config, contact_sheet, progress, search, terminal
+from pipeline.archive import Archive
+from pipeline.describe import describe
+from pipeline.models import store
+from pipeline.models.openclip import Model
+from pipeline.photo import UserError
+from pipeline.run import STEPS, find_weights, run, store_weights
+from pipeline.search import Query
+from pipeline.status import status
+
+app = typer.Typer(
+    help="Turn a photo archive into a captioned, searchable Parquet dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out, err = Console(), Console(stderr=True)
+
+Conf = Annotated[str, typer.Argument(metavar="CONF", help="A YAML configuration; see conf/ and docs/config.md.")]
+ArchiveName = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A configuration, or an archive's path or URL.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: run.runner=local.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Retry = Annotated[bool, typer.Option(help="Also ask again for pictures whose failure may have passed.")]
+
+
+def archive_url(name: str) -> str:
+    """The URL of what the user named: a configuration's archive, or the URL itself."""
+    return config.load(name).archive if name.endswith((".yaml", ".yml")) else name
+
+
+def carry_out(conf: str, overrides: list[str], steps: Sequence[str], retry_failed: bool = False) -> None:
+    settings = config.load(conf, overrides)
+    with progress.Progress(err) as shown:
+        summary = run(settings, shown, steps, retry_failed=retry_failed)
+    out.print(terminal.summary(summary, settings.archive, steps), highlight=False)
+    raise typer.Exit(summary.exit_status(settings.run.max_failed))
+
+
+@app.command("run")
+def run_command(
+    conf: Conf,
+    no_list: Annotated[bool, typer.Option("--no-list", help="Do not ask the sources for new photos.")] = False,
+    retry_failed: Retry = False,
+    overrides: Set = [],  # noqa: B006 - typer copies it
+) -> None:
+    """List what is new, fetch, annotate and index: whatever is missing."""
+    carry_out(conf, overrides, STEPS[1:] if no_list else STEPS, retry_failed)
+
+
+@app.command("list")
+def list_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
+    """Ask the sources what photos they have, and record the new ones."""
+    carry_out(conf, overrides, ["list"])
+
+
+@app.command("fetch")
+def fetch_command(conf: Conf, retry_failed: Retry = False, overrides: Set = []) -> None:  # noqa: B006
+    """Download the listed pictures that are missing, and check them."""
+    carry_out(conf, overrides, ["fetch"], retry_failed)
+
+
+@app.command("annotate")
+def annotate_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
+    """Embed and caption the fetched pictures that lack it."""
+    carry_out(conf, overrides, ["annotate"])
+
+
+@app.command("index")
+def index_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
+    """Build the search index of the live photos, and switch to it."""
+    carry_out(conf, overrides, ["index"])
+
+
+@app.command("status")
+def status_command(archive: ArchiveName, as_json: Json = False) -> None:
+    """Live photos, parts done and pending, failures by reason, freshness of the index."""
+    said = status(Archive.open(archive_url(archive)))
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(terminal.status(said), highlight=False)
+
+
+@app.command("search")
+def search_command(
+    archive: ArchiveName,
+    text: Annotated[str | None, typer.Argument(help="Words to search for.")] = None,
+    image: Annotated[str | None, typer.Option(metavar="FILE|URL|PHOTO_ID", help="A picture to search for.")] = None,
+    plus: Annotated[str | None, typer.Option(help="What there should be more of: words or a photo id.")] = None,
+    minus: Annotated[str | None, typer.Option(help="What there should be less of: words or a photo id.")] = None,
+    scale: Annotated[float, typer.Option(help="How much of plus − minus is added.")] = 1.0,
+    where: Annotated[str | None, typer.Option(help="SQL over the photos: \"date_taken < '1910'\".")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 6,
+    queries: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML list of queries, all at once.")] = None,
+    of: Annotated[str | None, typer.Option(help="Which embeddings' index, where there are several.")] = None,
+    as_json: Json = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the hits.")] = None,
+) -> None:
+    """Search by words, by picture, by a photo of the archive, or by arithmetic of these."""
+    given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k)
+    asked = config.load_queries(queries, k, where) if queries else [given]
+    build = search.open_build(archive_url(archive), of)
+    answers = search.search_many(build, asked, lambda: model_of(build))
+    if html:
+        Path(html).write_text(contact_sheet.render(build, answers), encoding="utf-8")
+        print(f"tintype: wrote the contact sheet {html}", file=sys.stderr)
+    if as_json:
+        said = [search.hits_json(build, answer) for answer in answers]
+        print(json.dumps(said if queries else said[0], ensure_ascii=False))
+    else:
+        for answer in answers:
+            out.print(terminal.hits(answer), highlight=False)
+
+
+def model_of(build: search.Build) -> Model:
+    """The model that an index was made with, from the weights in its archive."""
+    made = build.card["identity"]
+    return store.load(build.archive.url, made["model"], made["pretrained"], made["checkpoint_sha256"])
+
+
+@app.command("describe")
+def describe_command(
+    pictures: Annotated[list[str], typer.Argument(metavar="FILE|URL|PHOTO_ID…", help="Pictures to describe.")],
+    text: Annotated[list[str], typer.Option(help="A text to compare each picture with; give several as labels.")] = [],  # noqa: B006
+    model: Annotated[
+        str, typer.Option(help="An OpenCLIP CoCa, or any OpenCLIP model for --text alone.")
+    ] = "coca_ViT-L-14",
+    pretrained: Annotated[str | None, typer.Option(help="Its weights; none for a local-dir: or hf-hub: model.")] = None,
+    generation: Annotated[str, typer.Option(help="beam or greedy.")] = "beam",
+    archive: Annotated[str | None, typer.Option(metavar="ARCHIVE", help="Where photo ids are looked up.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Caption pictures, and compare them with texts: cosines, and probabilities among the texts. Needs no archive."""
+    url = archive_url(archive) if archive else None
+    said = describe(pictures, text, model=model, pretrained=pretrained, generation=generation, archive=url)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(terminal.described(said), highlight=False)
+
+
+@app.command("models")
+def models_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
+    """Fetch the weights a configuration names, once, into its archive; show their licences."""
+    settings = config.load(conf, overrides)
+    found = find_weights(settings)
+    store_weights(Archive.create(settings.archive), found)
+    out.print(terminal.models(found), highlight=False)
+
+
+@app.command("demo")
+def demo_command(
+    folder: Annotated[str, typer.Option(metavar="FOLDER", help="Where the demo's archive is made.")] = "archives/demo",
+) -> None:
+    """The whole thing on the demo photostream: list, fetch, annotate, index, then three searches."""
+    from pipeline.demo.show import show  # the demo draws its own world: not loaded for anything else
+
+    raise typer.Exit(show(folder, out, err))
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"tintype {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status. A user's mistake is one line, a bug is a traceback."""
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        return command(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False) or 0
+    except UserError as error:
+        print(f"tintype: {error}", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        print("tintype: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"tintype: no space left on {error.filename or 'the disk'}; free some and run again", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""conf/*.yaml → validated settings. Unknown keys are errors that suggest the nearest known key.
+
+Each part's settings are a dataclass beside the code that obeys it; here they are put together. `docs/config.md` is made
+from these classes.
+"""
+
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+
+from pipeline.models.coca import CaptionSettings
+from pipeline.models.openclip import EmbeddingSettings
+from pipeline.photo import UserError
+from pipeline.search import Query
+from pipeline.sources.flickr import FlickrSource
+from pipeline.sources.folder import FolderSource
+from pipeline.stages.fetch import ImageSettings
+from pipeline.stages.index import IndexSettings
+
+AnySource = Annotated[FlickrSource | FolderSource, pydantic.Discriminator("kind")]
+
+
+def _share(value: Any) -> Any:
+    return float(value.removesuffix("%")) / 100 if isinstance(value, str) and value.endswith("%") else value
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How runs are carried out."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    runner: Literal["ray", "local"] = "ray"
+    """`ray`: tasks and actors on Ray, a private one unless `RAY_ADDRESS` names a cluster. `local`: this process alone."""
+    part_size: Annotated[int, pydantic.Field(ge=1, lt=1 << 20)] = 1000
+    """Photos a part holds: the unit of work, of commit and of retry. Parts already listed keep their size."""
+    max_failed: Annotated[float, pydantic.Field(ge=0, le=1), pydantic.BeforeValidator(_share)] = 0.01
+    """Exit with status 1 if more than this share of a run's pictures failed in a way that may pass (`1%` or `0.01`)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One archive: where it is, what goes into it, and what is made of it."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    archive: str
+    """Where the archive lies: a local path or any fsspec URL (`s3://bucket/loc`)."""
+    sources: Annotated[tuple[AnySource, ...], pydantic.Field(min_length=1)]
+    """Where photos come from; several may share an archive."""
+    images: ImageSettings = field(default_factory=ImageSettings)
+    """How pictures are fetched and kept."""
+    embeddings: dict[str, EmbeddingSettings] = field(default_factory=dict)
+    """Embeddings tables by name."""
+    captions: dict[str, CaptionSettings] = field(default_factory=dict)
+    """Captions tables by name."""
+    index: IndexSettings = field(default_factory=IndexSettings)
+    """The search index."""
+    run: RunSettings = field(default_factory=RunSettings)
+    """How runs are carried out."""
+
+
+def read_yaml(path: str, what: str) -> Any:
+    """What a YAML file holds. Raises UserError."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the {what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def load_queries(path: str, k: int, where: str | None) -> list[Query]:
+    """Read a YAML list of queries, with the keys of search.Query; `k` and `where` hold where one has none of its own."""
+    given = read_yaml(path, "queries")
+    if not isinstance(given, list) or not given or not all(isinstance(query, dict) for query in given):
+        raise UserError(f"{path} must be a list of queries such as {{text: mini golf}}; see conf/queries_loc.yaml")
+    try:
+        return pydantic.TypeAdapter(list[Query]).validate_python([{"k": k, "where": where, **query} for query in given])
+    except pydantic.ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(_told(e, Query) for e in error.errors())) from error
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Settings:
+    """Read a configuration; `overrides` are `key.sub=value`, values in YAML. Raises UserError."""
+    given = read_yaml(path, "configuration")
+    if not isinstance(given, dict):
+        raise UserError(f"{path} holds no settings; see conf/ for examples")
+    for override in overrides:
+        _set(given, override)
+    return parse(given, path)
+
+
+def parse(given: Mapping[str, Any], where: str = "the configuration") -> Settings:
+    """Validate settings. Raises UserError naming each wrong key in one line."""
+    try:
+        settings = pydantic.TypeAdapter(Settings).validate_python(given)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_told(e, Settings) for e in error.errors())) from error
+    return _consistent(settings, where)
+
+
+def _consistent(settings: Settings, where: str) -> Settings:
+    """Raises UserError where one setting names what another lacks."""
+    names, of = list(settings.embeddings), settings.index.of
+    if of is None and len(names) > 1:
+        raise UserError(f"{where}: index.of: choose one of the embeddings: {', '.join(names)}")
+    if of is not None and of not in names:
+        raise UserError(f"{where}: index.of: {of!r} is none of the embeddings: {', '.join(names)}")
+    return settings
+
+
+def _set(given: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise UserError(f"--set takes key.sub=value, not {override!r}")
+    *parents, last = key.split(".")
+    place: Any = given
+    try:
+        for name in parents:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(value)
+    except (TypeError, ValueError, IndexError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"--set {override}: there is no such setting") from error
+
+
+def _told(error: Any, cls: type) -> str:
+    """One pydantic error in one line, with the nearest known key for an unknown one."""
+    where = [str(step) for step in error["loc"]]
+    if error["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{'.'.join(where)}: {error['msg']}"
+    near = difflib.get_close_matches(where[-1], sorted(known_keys(cls)), n=1)
+    return f"unknown setting {'.'.join(where)}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def known_keys(cls: type) -> set[str]:
+    """Every key that occurs in settings of this class."""
+    return {item.name for inner in setting_classes(cls) for item in fields(inner)}
+
+
+def setting_classes(cls: type = Settings) -> list[type]:
+    """A settings class and those within it, outermost first."""
+    found = [cls]
+    for outer in found:
+        for hint in typing.get_type_hints(outer, include_extras=True).values():
+            found += [inner for inner in _dataclasses_in(hint) if inner not in found]
+    return found
+
+
+def _dataclasses_in(hint: Any) -> list[type]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return [hint]
+    return [inner for argument in typing.get_args(hint) for inner in _dataclasses_in(argument)]

@@ -1,0 +1,80 @@
+"""`tintype demo`: the whole thing on the demo photostream, every step of it the real one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import contact_sheet, search, terminal
+from pipeline.archive import Archive
+from pipeline.config import Settings, parse
+from pipeline.demo.server import KEY, SECRET, serve
+from pipeline.demo.stream import ALIAS, demo_stream
+from pipeline.models import store
+from pipeline.photo import UserError
+from pipeline.progress import Progress
+from pipeline.run import run
+from pipeline.search import Query
+from pipeline.status import status
+
+MODEL = {"model": f"local-dir:{Path(__file__).parent / 'model'}"}
+
+
+def settings(archive: str, api_url: str, **changed: Any) -> Settings:
+    """The demo's configuration: what conf/demo.yaml says, with an archive and a server of one's own."""
+    return parse(
+        {
+            "archive": archive,
+            "sources": [{"kind": "flickr", "user": ALIAS, "api_url": api_url, "api_rate": 50}],
+            "images": {"min_side": 288, "rate": None},
+            "embeddings": {"demo": MODEL},
+            "captions": {"demo": MODEL},
+            "run": {"part_size": 120},
+            **changed,
+        }
+    )
+
+
+def show(folder: str, out: Console, err: Console) -> int:
+    """Run the demo in `folder`, print what it gives, and return the exit status."""
+    archive = Path(folder)
+    os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
+    with serve(demo_stream(), archive.parent / "demo-server") as server, Progress(err) as progress:
+        out.print(f"A photostream drawn by code is served at {server.url}; a tiny CoCa will read it.", highlight=False)
+        done = run(settings(folder, server.api_url), progress)
+    out.print(terminal.summary(done, folder, ()), highlight=False)
+    out.print(terminal.status(status(Archive.open(folder))), highlight=False)
+    out.print()
+    build = search.open_build(folder)
+    made = build.card["identity"]
+    answers = search.search_many(
+        build,
+        example_queries(build),
+        lambda: store.load(folder, made["model"], made["pretrained"], made["checkpoint_sha256"]),
+    )
+    for answer in answers:
+        out.print(terminal.hits(answer), highlight=False)
+    sheet = archive.parent / "demo.html"
+    sheet.write_text(contact_sheet.render(build, answers), encoding="utf-8")
+    out.print(f"The contact sheet of these searches: {sheet}", highlight=False)
+    out.print(f'Search it yourself: tintype search {folder} "a green windmill in the snow"', highlight=False)
+    return done.exit_status(0.01)
+
+
+def example_queries(build: search.Build) -> list[Query]:
+    """Words, arithmetic on a photo, and a photo itself."""
+    return [
+        Query(text="a red sailboat at sea"),
+        Query(image=first_photo(build, "title ILIKE '%red sailboat%'"), plus="blue", minus="red"),
+        Query(image=first_photo(build, "title ILIKE '%yellow windmill%'")),
+    ]
+
+
+def first_photo(build: search.Build, where: str) -> str:
+    """The id of the first photo for which an expression holds."""
+    row_ids = build.matching(where)
+    if not len(row_ids):
+        raise UserError(f"the demo archive {build.archive.url} holds no photo where {where}: delete it and run again")
+    first = int(row_ids.min())
+    return build.facts([first], ["photo_id"])[first]["photo_id"]

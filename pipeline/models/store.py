@@ -1,0 +1,75 @@
+"""Weights in the archive: `models/<sha256>/`, put there once, read by every worker and by searches without a network."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.models import openclip, weights
+from pipeline.photo import UserError
+
+ABOUT = "about.json"  # written last: its presence says that the others are there
+
+
+def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: str) -> None:
+    """Copy a checkpoint that `weights.checkpoint` found into the archive, unless it is there."""
+    folder = storage.join(archive, "models", sha256)
+    if storage.exists(storage.join(folder, ABOUT)):
+        return
+    names = [path.name]
+    if model.startswith((weights.LOCAL_DIR, weights.HUB)):
+        names.append(weights.CONFIG)
+    for name in names:
+        url = storage.join(folder, name)
+        with storage.scratch(url) as scratch:
+            shutil.copyfile(path.parent / name, scratch)
+            storage.create(url, scratch)
+    about = {
+        "model": weights.portable(model),
+        "pretrained": pretrained and weights.portable(pretrained),
+        "license": weights.LICENSES.get((model, weights.tag(pretrained) or "")),
+        "files": names,
+    }
+    storage.create(storage.join(folder, ABOUT), json.dumps(about, indent=2).encode())
+
+
+def load(
+    archive: str,
+    model: str,
+    pretrained: str | None,
+    sha256: str | None,
+    *,
+    device: str | None = None,
+    precision: str = "auto",
+) -> openclip.Model:
+    """Load a model from the weights that the archive holds; `sha256` None: the random ones. Raises UserError."""
+    path = None if sha256 is None else local(archive, sha256)
+    return openclip.load(model, pretrained, device=device, precision=precision, path=path)
+
+
+def local(archive: str, sha256: str) -> Path:
+    """The local file with these weights: the archive's own, or a copy in the cache where the archive is remote."""
+    folder = storage.join(archive, "models", sha256)
+    try:
+        names = json.loads(storage.read(storage.join(folder, ABOUT)))["files"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{archive} does not hold the weights {sha256[:12]}…; `tintype models CONF` puts them there"
+        ) from error
+    if storage.is_local(folder):
+        return storage.local_path(folder) / names[0]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tintype" / "models"
+    if not (cache / sha256).exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            for name in names:
+                fs, path = storage.filesystem(storage.join(folder, name))
+                fs.get_file(path, str(Path(scratch) / name))
+            try:
+                (Path(scratch)).rename(cache / sha256)
+            except OSError:  # somebody else was first
+                assert (cache / sha256).is_dir()
+            Path(scratch).mkdir(exist_ok=True)  # for TemporaryDirectory to remove
+    return cache / sha256 / names[0]

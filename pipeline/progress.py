@@ -1,0 +1,66 @@
+"""What a run says while it works: a live line on a terminal, plain lines elsewhere; always on standard error."""
+
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from pipeline.work import Failure, Receipt
+
+PLAIN_EVERY_S = 5.0  # between plain lines of one stage
+
+
+class Progress:
+    """Counts what was done, by stage; `report` is given to a runner. A context manager, for the live line."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = Live(Text(""), console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        self.start = time.monotonic()
+        self.rows: Counter[str] = Counter()
+        self.parts: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.failures: list[Failure] = []
+        self.notes: list[str] = []
+        self.said: dict[str, float] = {}
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def report(self, stage: str, said: Receipt | Failure) -> None:
+        if isinstance(said, Failure):
+            self.failures.append(said)
+            self.console.print(f"[red]{stage}: part {said.part} failed: {said.error}[/red]", highlight=False)
+            return
+        table = said["table"]
+        self.rows[table] += said["rows"]
+        self.parts[table] += 1
+        if table == "images":
+            self.outcomes.update(said["outcomes"])
+            self.reasons.update(said.get("reasons", {}))
+        if said.get("note"):
+            self.notes.append(f"{said['source']}: {said['note']}")
+        if self.live:
+            self.live.update(Text(self.line()), refresh=True)
+        elif time.monotonic() - self.said.get(table, -PLAIN_EVERY_S) >= PLAIN_EVERY_S:
+            self.said[table] = time.monotonic()
+            self.console.print(f"{table}: {self.rows[table]} rows in {self.parts[table]} parts", highlight=False)
+
+    def line(self) -> str:
+        tables = "  ".join(f"{table} {rows}" for table, rows in self.rows.items())
+        return f"{time.monotonic() - self.start:5.0f} s  {tables}"
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.start

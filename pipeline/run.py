@@ -1,0 +1,102 @@
+"""What a configuration asks for, done: list, fetch, annotate, index; whatever of it is missing."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import cluster, work
+from pipeline.archive import Archive
+from pipeline.config import Settings
+from pipeline.models import openclip, store, weights
+from pipeline.photo import REASONS
+from pipeline.progress import Progress
+from pipeline.stages import annotate, fetch, index
+
+STEPS = ("list", "fetch", "annotate", "index")
+Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
+SECRETS = ("FLICKR_API_KEY", "FLICKR_API_SECRET")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. `card` is None where no index was asked for, `built` says whether it is new."""
+
+    progress: Progress
+    card: dict[str, Any] | None
+    built: bool
+
+    def exit_status(self, max_failed: float) -> int:
+        """1 if a part was given up, or if more than `max_failed` of the run's pictures failed in a way that may pass."""
+        passing = sum(count for reason, count in self.progress.reasons.items() if REASONS[reason])
+        asked = sum(self.progress.outcomes.values())
+        return int(bool(self.progress.failures) or (asked > 0 and passing / asked > max_failed))
+
+
+def find_weights(settings: Settings) -> Weights:
+    """Find, or fetch, the weights of every model that the settings name. Raises UserError."""
+    models = {(asked.model, asked.pretrained) for asked in (*settings.embeddings.values(), *settings.captions.values())}
+    return {key: None if key[1] == openclip.RANDOM else weights.checkpoint(*key) for key in sorted(models, key=str)}
+
+
+def store_weights(archive: Archive, found: Weights) -> None:
+    """Put the weights into the archive, for all workers and for searches without a network."""
+    for (model, pretrained), checkpoint in found.items():
+        if checkpoint:
+            store.put(archive.url, model, pretrained, *checkpoint)
+
+
+def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found: Weights) -> list[work.Stage]:
+    """The stages over parts that these steps stand for."""
+    stages = []
+    if "fetch" in steps:
+        load = partial(fetch.load, archive, settings.images, {source.name: source for source in settings.sources})
+        stages.append(work.Stage("fetch", "photos", ("images",), load))
+    tables = annotate.tables(settings.embeddings, settings.captions)
+    if "annotate" in steps and tables:
+        checkpoints = {key: checkpoint and checkpoint[1] for key, checkpoint in found.items()}
+        load = partial(annotate.load, archive, settings.embeddings, settings.captions, checkpoints)
+        stages.append(work.Stage("annotate", "images", tuple(tables), load, device=True))
+    return stages
+
+
+def run(settings: Settings, progress: Progress, steps: Sequence[str] = STEPS, *, retry_failed: bool = False) -> Summary:
+    """Carry out these steps. Raises UserError, before anything is written if it can be known by then."""
+    if "list" in steps:
+        for source in settings.sources:
+            source.check()
+    else:
+        Archive.open(settings.archive)
+    found = find_weights(settings) if "annotate" in steps else {}
+    if settings.run.runner == "local":
+        card, built = _run(settings, progress, steps, retry_failed, found, work.run)
+        return Summary(progress, card, built)
+    with cluster.connection():
+        cluster.seen_from_every_node(settings.archive)
+        secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
+        runner = partial(cluster.run, secrets=secrets)
+        card, built = _run(settings, progress, steps, retry_failed, found, runner)
+        return Summary(progress, card, built)
+
+
+def _run(
+    settings: Settings,
+    progress: Progress,
+    steps: Sequence[str],
+    retry_failed: bool,
+    found: Weights,
+    runner: Callable[..., None],
+) -> tuple[dict[str, Any] | None, bool]:
+    archive = Archive.create(settings.archive)
+    store_weights(archive, found)
+    if retry_failed:
+        fetch.again(archive, settings.run.part_size)
+    stages = stages_of(settings, archive, steps, found)
+    if stages or "list" in steps:
+        desk = work.Desk(archive, settings.sources, settings.run.part_size, settings.images.rate)
+        runner(archive, desk, stages, progress.report, listing="list" in steps)
+    if "index" not in steps or not settings.embeddings:
+        return None, False
+    return index.build(archive, settings.index)

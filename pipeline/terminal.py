@@ -1,0 +1,112 @@
+"""What commands print for people: summaries, status and hits, as Rich renderables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.models import weights
+from pipeline.photo import REASONS
+from pipeline.run import Summary, Weights
+from pipeline.search import Answer, in_words
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def summary(done: Summary, archive: str, steps: Sequence[str]) -> RenderableType:
+    """What a run did, what failed and why, and what to do about it."""
+    progress = done.progress
+    lines = [f"{archive}: {worked(done)}, in {progress.seconds():.0f} s"]
+    lines += [f"  listing of {note}" for note in progress.notes]
+    for reason, number in sorted(progress.reasons.items(), key=lambda item: -item[1]):
+        hint = "may pass: run again with --retry-failed" if REASONS[reason] else "will not pass by itself"
+        lines.append(f"  {count(number, 'picture')} failed: {reason} ({hint})")
+    for failure in progress.failures:
+        lines.append(f"  {failure.stage}: part {failure.part} was given up: {failure.error}")
+    if progress.failures:
+        lines.append("  the other parts are done; run the same command again to take up what was given up")
+    if done.card:
+        state = "built" if done.built else "is up to date"
+        measured = ", ".join(f"{k} {v}" for k, v in done.card["recall"].items() if k.startswith("recall"))
+        lines.append(f"  index {done.card['of']} {state}: {count(done.card['rows'], 'photo')}, {measured}")
+    return Text("\n".join(lines))
+
+
+def worked(done: Summary) -> str:
+    """ "700 photos listed, 688 pictures fetched, 5 gone, …", or that there was nothing to do."""
+    rows, outcomes = done.progress.rows, done.progress.outcomes
+    said = [count(rows["photos"], "photo") + " listed"] if rows["photos"] else []
+    said += [f"{count(number, 'picture')} {outcome}" for outcome, number in sorted(outcomes.items())]
+    said += [f"{name} +{number:,}" for name, number in rows.items() if name not in ("photos", "images") and number]
+    return ", ".join(said) or "nothing to do: no photo to list, no picture to fetch, no model work"
+
+
+def status(said: Mapping[str, Any]) -> RenderableType:
+    """`tintype status` for people."""
+    photos = said["photos"]
+    head = Text(said["archive"], style="bold")
+    counts = Text("  ".join(f"{photos[key]:,} {key}" for key in ("live", "gone", "failed", "forgotten")))
+    tables = Table(box=None, pad_edge=False)
+    for column in ("table", "parts", "rows", "pending", "outcomes"):
+        tables.add_column(column, justify="left" if column in ("table", "outcomes") else "right")
+    for name, table in said["tables"].items():
+        outcomes = ", ".join(f"{number:,} {kind}" for kind, number in table["outcomes"].items())
+        tables.add_row(name, f"{table['parts']:,}", f"{table['rows']:,}", f"{table['pending']:,}", outcomes)
+    lines = [f"failed: {reason} {number:,}" for reason, number in said["failures"].items()]
+    for source, listing in said["listings"].items():
+        if not listing["complete"]:
+            lines.append(f"listing incomplete: {source} ({listing['note'] or 'stopped early'}); `tintype list` goes on")
+    for name, index in said["indexes"].items():
+        if index["build"]:
+            fresh = "up to date" if index["fresh"] else "older than its tables: `tintype index` renews it"
+            lines.append(f"index {name}: {index['rows']:,} photos, {fresh}")
+    if not said["indexes"]:
+        lines.append("no index yet: `tintype index CONF` builds one")
+    return Group(head, counts, tables, *(Text(line) for line in lines))
+
+
+def hits(answer: Answer) -> RenderableType:
+    """The hits of one query as a table, rights and links included."""
+    table = Table(title=in_words(answer), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("", "score", "photo", "title and caption", "date", "rights", "owner"):
+        table.add_column(column, justify="right" if column in ("", "score") else "left", overflow="fold")
+    for hit in answer.hits:
+        words = Text(hit.title or "")
+        if hit.caption:
+            words.append(f"\n{hit.caption}", style="italic")
+            words.append(" (machine)", style="dim")
+        rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else "unknown: treat as restricted")
+        photo = Text(hit.photo_id)
+        if hit.page_url:
+            photo.append(f"\n{hit.page_url}", style="dim")
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", photo, words, hit.date_taken or "", rights, hit.owner or "")
+    return Group(table if answer.hits else Text(f"{in_words(answer)}: no photo answers this"), Text(""))
+
+
+def described(said: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """`tintype describe` for people."""
+    lines = []
+    for picture in said:
+        lines.append(Text(picture["picture"], style="bold"))
+        if picture["caption"]:
+            line = f"  {picture['caption']}  (written by {picture['model']}, log-probability {picture['logprob']:.2f} a token"
+            lines.append(Text(line + (f", cosine {picture['cosine']:.3f})" if picture["cosine"] is not None else ")")))
+        for text in picture["texts"]:
+            lines.append(Text(f"  {text['probability']:6.1%}  cosine {text['cosine']:.3f}  {text['text']}"))
+    return Group(*lines)
+
+
+def models(found: Weights) -> RenderableType:
+    """Which weights were stored, and under what licence."""
+    lines = []
+    for (model, pretrained), checkpoint in found.items():
+        license_name = (
+            weights.LICENSES.get((model, weights.tag(pretrained) or "")) or "not known here: ask their makers"
+        )
+        where = f"SHA-256 {checkpoint[1][:12]}…" if checkpoint else "random weights, nothing to store"
+        lines.append(f"{weights.named(model, pretrained)}: {where}; licence {license_name}")
+    return Text("\n".join(lines))

@@ -1,0 +1,132 @@
+"""What both runners promise: all that is pending is done, once; one part's trouble is that part's alone."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import cluster, work
+from pipeline.archive import Archive
+from pipeline.photo import UserError
+from pipeline.work import Desk, Failure
+from tests import runners
+
+PARTS = range(6)
+Runner = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    with cluster.connection(cpus=2):
+        yield
+
+
+@pytest.fixture(params=["local", "ray"])
+def runner(request: pytest.FixtureRequest) -> Runner:
+    if request.param == "local":
+        return work.run
+    request.getfixturevalue("ray_here")
+    return cluster.run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = Archive.create(str(tmp_path / "archive"))
+    for part in PARTS:
+        runners.write(archive, "photos", part)
+    return archive
+
+
+def go(runner: Runner, archive: Archive, stages: list[work.Stage]) -> list[Any]:
+    said: list[Any] = []
+    runner(archive, Desk(archive, [], 10, None), stages, lambda stage, what: said.append(what), listing=False)
+    return said
+
+
+def failures(said: list[Any]) -> list[Failure]:
+    return [what for what in said if isinstance(what, Failure)]
+
+
+def test_every_part_goes_through_every_stage_once(runner: Runner, archive: Archive, tmp_path: Path) -> None:
+    runners.write(archive, "images", 3)  # done by an earlier run
+    said = go(runner, archive, runners.stages(archive, tmp_path))
+    assert archive.table("images").parts() == archive.table("captions/x").parts() == list(PARTS)
+    worked = sorted((receipt["table"], receipt["part"]) for receipt in said)
+    assert worked == sorted([("images", p) for p in PARTS if p != 3] + [("captions/x", p) for p in PARTS])
+    assert go(runner, archive, runners.stages(archive, tmp_path)) == []
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(runner: Runner, archive: Archive, tmp_path: Path) -> None:
+    said = go(runner, archive, runners.stages(archive, tmp_path, {1: "raise"}, {4: "raise"}))
+    assert {(f.stage, f.part, f.error) for f in failures(said)} == {
+        ("fetch", 1, "ValueError: a bad part"),
+        ("annotate", 4, "ValueError: a bad part"),
+    }
+    assert "bad part" in failures(said)[0].traceback and "runners.py" in failures(said)[0].traceback
+    assert archive.table("captions/x").parts() == [0, 2, 3, 5]
+    again = go(runner, archive, runners.stages(archive, tmp_path))
+    assert not failures(again) and archive.table("captions/x").parts() == list(PARTS)
+
+
+def test_a_wrong_request_ends_the_run(runner: Runner, archive: Archive, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^the whole run is wrong$"):
+        go(runner, archive, runners.stages(archive, tmp_path, {}, {0: "refuse"}))
+
+
+@pytest.mark.parametrize("stage", ["fetch", "annotate"])
+@pytest.mark.usefixtures("ray_here")
+def test_a_part_that_always_kills_its_worker(archive: Archive, tmp_path: Path, stage: str) -> None:
+    """It is given up after three deaths alone, and named; those that were beside it are not."""
+    trouble = {2: "die", 3: "linger"}
+    stages = runners.stages(archive, tmp_path, **{"fetching" if stage == "fetch" else "annotating": trouble})
+    [failure] = failures(go(cluster.run, archive, stages))
+    assert (failure.stage, failure.part) == (stage, 2) and "killed its worker 3 times" in failure.error
+    assert archive.table("captions/x").parts() == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_worker_killed_while_writing(archive: Archive, tmp_path: Path) -> None:
+    """Nothing of the half part is seen, and the part is redone."""
+    troubles = {2: "die while writing"}
+    said = go(cluster.run, archive, runners.stages(archive, tmp_path, troubles, dict(troubles)))
+    assert not failures(said)
+    assert archive.table("captions/x").parts() == list(PARTS)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_an_actor_killed_from_outside(archive: Archive, tmp_path: Path) -> None:
+    """All that was in flight on it is done by its successor."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    def kill() -> None:
+        begun = marks / "captions-x-1"
+        while not begun.exists() or not begun.read_text().endswith("\n"):
+            time.sleep(0.02)
+        os.kill(int(begun.read_text().split()[0]), signal.SIGKILL)
+
+    stages = runners.stages(archive, marks, {}, dict.fromkeys(PARTS, "linger"))
+    killer = threading.Thread(target=kill)
+    killer.start()
+    said = go(cluster.run, archive, stages)
+    killer.join()
+    assert not failures(said)
+    assert archive.table("captions/x").parts() == list(PARTS)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_placement_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, archive: Archive, tmp_path: Path) -> None:
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "NodeID": "x", "Resources": {"CPU": 0.5}}])
+    with pytest.raises(UserError, match="needs? at least 1"):
+        cluster.slots(runners.stages(archive, tmp_path)[0], cluster.RemoteDesk(None))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_probing_nodes_leaves_nothing(tmp_path: Path) -> None:
+    cluster.seen_from_every_node(str(tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []
