@@ -24,7 +24,7 @@ STYLE = """
   --link: #7b3a1c; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #171512; --ink: #ece6dc; --soft: #a59c8f; --rule: #38332c; --mat: #211e1a; --link: #e0a27f; } }
+  :root { --paper: #171512; --ink: #ece6dc; --soft: #a59c8f; --rule: #38332c; --mat: #26221d; --link: #e0a27f; } }
 * { box-sizing: border-box; margin: 0; }
 html { -webkit-text-size-adjust: 100%; }
 body { background: var(--paper); color: var(--ink); font: 400 1rem/1.5 var(--serif); overflow-wrap: anywhere;
@@ -44,7 +44,7 @@ section > header { padding-bottom: clamp(1.75rem, 4vw, 2.75rem); }
 section h2 { font-weight: 400; font-size: clamp(1.6rem, 1.1rem + 2vw, 2.6rem); line-height: 1.25;
   letter-spacing: -.01em; text-wrap: balance; max-width: 40ch; }
 section h2 img { height: 2.9em; max-width: 7em; object-fit: contain; vertical-align: middle; margin: .1em .15em .1em 0;
-  outline: 1px solid var(--rule); outline-offset: 3px; }
+  border: 1px solid var(--rule); padding: 3px; }
 .among { margin-top: .7rem; color: var(--soft); font: 400 .875rem/1.6 var(--sans); }
 code { font: .92em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; color: var(--ink); }
 .hits { list-style: none; padding: 0; display: grid; gap: clamp(2.25rem, 4vw, 3.25rem) clamp(1.5rem, 3vw, 2.75rem);
@@ -57,6 +57,7 @@ code { font: .92em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; colo
 h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: pretty; }
 .caption { margin-top: .45rem; font-style: italic; line-height: 1.45; color: var(--ink); }
 .machine, .facts { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
+.machine { margin-top: .15rem; }
 .facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
 .none { color: var(--soft); font-style: italic; }
 footer { margin-top: 4rem; padding: 1rem 0 3rem; border-top: 1px solid var(--rule); color: var(--soft);

@@ -42,8 +42,8 @@ CAPTION = pa.schema(
 class IndexSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    of: str
-    """The embeddings table to index."""
+    of: str | None = None
+    """The embeddings table to index; to be named only where there are several."""
     captions: str | None = None
     """The captions table whose captions the hits show; to be named only where there are several."""
     kind: Literal["auto", "flat"] = "auto"
@@ -55,14 +55,15 @@ def build(archive: Archive, settings: IndexSettings) -> tuple[dict[str, Any], bo
 
     Raises UserError where there is nothing to index, or where the settings do not say which of several tables.
     """
-    if f"embeddings/{settings.of}" not in archive.tables():
-        raise UserError(f"{archive.url} has no embeddings {settings.of!r} yet; `tintype annotate CONF` makes them")
-    captions = _captions(archive, settings.captions)
-    made_of = _made_of(archive, settings.of, captions)
-    card = current(archive, settings.of)
+    of = _choose(archive, "embeddings", settings.of, "index.of")
+    captions = _choose(archive, "captions", settings.captions, "index.captions")
+    if of is None:
+        raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
+    made_of = _made_of(archive, of, captions)
+    card = current(archive, of)
     if card is not None and _is_made_of(card, made_of):
         return card, False
-    return _build(archive, settings.of, captions, made_of), True
+    return _build(archive, of, captions, made_of), True
 
 
 def current(archive: Archive, of: str) -> dict[str, Any] | None:
@@ -85,13 +86,13 @@ def folder(archive: Archive, of: str, name: str = "") -> str:
     return storage.join(archive.url, "index", of, *([name] if name else []))
 
 
-def _captions(archive: Archive, name: str | None) -> str | None:
-    """The captions table asked for, else the only one there is, else None."""
-    there = [table.removeprefix("captions/") for table in archive.tables() if table.startswith("captions/")]
+def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
+    """The name of the embeddings or captions table asked for, else of the only one there is, else None."""
+    there = [table.removeprefix(f"{kind}/") for table in archive.tables() if table.startswith(f"{kind}/")]
     if name is None and len(there) > 1:
-        raise UserError(f"{archive.url} has captions {', '.join(there)}: choose with --set index.captions=NAME")
+        raise UserError(f"{archive.url} has {kind} {', '.join(there)}: choose with --set {setting}=NAME")
     if name is not None and name not in there:
-        raise UserError(f"{archive.url} has no captions {name!r} yet; `tintype annotate CONF` makes them")
+        raise UserError(f"{archive.url} has no {kind} {name!r} yet; `tintype annotate CONF` makes them")
     return name or next(iter(there), None)
 
 
@@ -193,14 +194,14 @@ def _vectors(
             yield rows["row_id"].to_numpy(), _unit(rows["embedding"])
 
 
-def _measure(index: indexes.Index, embeddings: Table, parts: list[int], row_ids: np.ndarray) -> dict[str, Any] | None:
-    """Recall for a seeded sample of the indexed rows, the truth read anew from the Parquet table; None for too few."""
+def _measure(index: indexes.Index, embeddings: Table, parts: list[int], row_ids: np.ndarray) -> dict[str, Any]:
+    """Recall for a seeded sample of the indexed rows, the truth read anew from the Parquet table."""
     sample = np.random.default_rng(RECALL_SEED).choice(row_ids, min(RECALL_QUERIES, len(row_ids)), replace=False)
     rows = embeddings.read_rows(sample.tolist(), ["row_id", "embedding"])
     rows = rows.filter(pc.is_valid(rows["embedding"]))
     k = min(10, index.ntotal - 1)
     if k == 0 or rows.num_rows == 0:
-        return None
+        return {"queries": 0, "seed": RECALL_SEED}
     truth = _vectors(embeddings, parts, row_ids)
     value = recall(index, rows["row_id"].to_numpy(), _unit(rows["embedding"]), truth, k)
     return {f"recall@{k}": round(value, 4), "queries": rows.num_rows, "seed": RECALL_SEED}

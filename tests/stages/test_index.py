@@ -169,6 +169,8 @@ def test_what_cannot_be_indexed_is_said_in_one_line(tmp_path: Path) -> None:
     small.add_pictures(archive, 0, [small.photo("flickr:1")])
     with pytest.raises(UserError, match="no embeddings 'tiny' yet; `tintype annotate"):
         index.build(archive, SETTINGS)
+    with pytest.raises(UserError, match="no embeddings yet; `tintype annotate"):
+        index.build(archive, IndexSettings())
     small.add_vectors(archive, 0, [None])
     with pytest.raises(UserError, match="none of the 1 live photos has a vector"):
         index.build(archive, SETTINGS)
@@ -183,8 +185,8 @@ def test_what_cannot_be_indexed_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_single_photo_has_no_recall_to_measure(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"), parts=1, rows=1)
-    card, _ = index.build(archive, SETTINGS)
-    assert card["recall"] is None
+    card, _ = index.build(archive, IndexSettings())
+    assert card["recall"] == {"queries": 0, "seed": 0}
 
 
 def test_duckdb_reads_the_photos_of_a_build(tmp_path: Path) -> None:
