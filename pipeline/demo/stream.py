@@ -118,11 +118,10 @@ def demo_stream(photos: int = 720) -> Stream:
     if photos < 4 * len(TROUBLES):
         raise ValueError(f"{photos} photos are too few for {len(TROUBLES)} troubles")
     dice = random.Random("demo stream")
-    troubles = list(TROUBLES)
-    plain = photos - len(troubles) - DUPLICATES
+    plain = photos - len(TROUBLES) - DUPLICATES
     seeds = count()
     scenes: list[tuple[Scene, Trouble | None]] = [(scene, None) for scene in _choose(seeds, plain)]
-    scenes += [(random_scene(next(seeds)), trouble) for trouble in troubles]
+    scenes += [(random_scene(next(seeds)), trouble) for trouble in TROUBLES]
     dice.shuffle(scenes)
     scenes += [(scene, None) for scene, trouble in dice.sample(scenes, 3 * DUPLICATES) if trouble is None][:DUPLICATES]
     uploaded = FIRST_UPLOAD
@@ -147,7 +146,7 @@ def _choose(seeds: Iterator[int], number: int) -> list[Scene]:
         for pair in wanted:
             missing[pair] -= 1
         (chosen if wanted else spare).append(scene)
-    # Those of one brown ink first, which no pair has asked for.
+    # The rest mostly shows no colours, as old collections do.
     spare.sort(key=lambda scene: shows_colour(scene.medium))
     chosen += spare[: number - len(chosen)]
     return chosen + [random_scene(next(seeds)) for _ in range(number - len(chosen))]
