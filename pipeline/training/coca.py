@@ -5,6 +5,7 @@ picture and phrase of the batch, for a short phrase such as "a red sailboat" is 
 """
 
 import copy
+import functools
 import math
 import random
 import time
@@ -23,7 +24,6 @@ from pipeline.training import model as models
 from pipeline.training import pictures, texts
 from pipeline.training.evaluate import Tokenize, evaluate
 
-_POOL = 60_000
 _BATCH = 128
 _RATE = 1.5e-3
 _WARM_UP = 0.03  # of the whole time
@@ -69,18 +69,26 @@ class Run:
 
 
 def train(
-    folder: Path, work: Path, minutes: float, seed: int, resume: bool, log: Callable[[str], None], pool: int = _POOL
+    folder: Path,
+    work: Path,
+    minutes: float,
+    seed: int,
+    resume: bool,
+    log: Callable[[str], None],
+    pool: int = 60_000,
+    unseen: int = 700,
 ) -> None:
-    """Train for so many minutes and write the weights beside the model folder's config.
+    """Train for so many minutes; every three, write a checkpoint, and the weights beside the model folder's config.
 
     Args:
-        folder: holds `open_clip_config.json`; the averaged weights are written here at the end.
-        work: for the drawn pictures and the checkpoint, which is written every three minutes.
+        folder: holds `open_clip_config.json`; the averaged weights are written here.
+        work: for the drawn pictures and the checkpoint.
         minutes: of training, those before a resumption included. The learning rate falls to zero with them.
         seed: of weights, batches and wordings.
         resume: go on from the checkpoint in `work`.
         log: takes a line now and then.
-        pool: how many pictures to draw.
+        pool: how many pictures to draw for training.
+        unseen: how many for evaluation.
     """
     torch.manual_seed(seed)
     config = models.read_config(folder)
@@ -92,23 +100,27 @@ def train(
         run.restore(torch.load(checkpoint, weights_only=True))
         log(f"resumed at step {run.step}, {run.seconds / 60:.1f} minutes")
     tokenize = narrowed(tokenizer, vocabulary)
-    normalize = _normalizer(config["preprocess_cfg"])
+    normalize = normalizer(config["preprocess_cfg"])
     side = config["model_cfg"]["vision_cfg"]["image_size"]
     scenes, pixels = pictures.training_pool(work / f"pictures-{side}-{pool}.npy", pool, side, workers=2)
-    unseen = pictures.unseen_scenes(700)
-    unseen_pixels = normalize(torch.from_numpy(pictures.render(unseen, side)))
+    archive = pictures.unseen_scenes(unseen)
+    archive_pixels = normalize(torch.from_numpy(pictures.render(archive, side)))
 
     def judge(captions: int) -> str:
         def decode(ids: list[int]) -> str:
             return tokenizer.decode([vocabulary[i] for i in ids]).strip()
 
-        return str(evaluate(run.averaged, unseen, unseen_pixels, tokenize, decode, captions))
+        return str(evaluate(run.averaged, archive, archive_pixels, tokenize, decode, captions))
 
-    def write() -> None:
-        vocab_size = config["model_cfg"]["text_cfg"]["vocab_size"]
+    vocab_size = config["model_cfg"]["text_cfg"]["vocab_size"]
+
+    def keep() -> None:
+        part = checkpoint.with_suffix(".part")
+        torch.save(run.state(), part)
+        part.rename(checkpoint)
         models.save(run.averaged.state_dict(), vocabulary, vocab_size, folder)
 
-    unused = config["model_cfg"]["text_cfg"]["vocab_size"] - len(vocabulary)
+    unused = vocab_size - len(vocabulary)
     last_log = last_save = last_judged = time.monotonic()
     losses: list[tuple[float, float]] = []
     for batch in batches(scenes, pixels, tokenize, normalize, random.Random(f"{seed} {run.step}")):
@@ -122,16 +134,13 @@ def train(
             log(f"step {run.step}, {run.seconds / 60:.1f} min: captions {captioning:.3f}, contrast {contrast:.3f}")
             last_log, losses = now, []
         if now - last_judged > 480 or finished:
-            log(judge(len(unseen) if finished else 200))
+            log(judge(captions=unseen if finished else 200))
             last_judged = time.monotonic()
         if now - last_save > 180 or finished:
-            part = checkpoint.with_suffix(".part")
-            torch.save(run.state(), part)
-            part.rename(checkpoint)
+            keep()
             last_save = now
         if finished:
-            break
-    write()
+            return
 
 
 def start(config: dict, vocabulary: list[int]) -> Run:
@@ -146,16 +155,14 @@ def start(config: dict, vocabulary: list[int]) -> Run:
 
 
 def narrowed(tokenizer: Callable[[list[str]], Tensor], vocabulary: list[int]) -> Tokenize:
-    """A tokenizer whose ids count the vocabulary's tokens, instead of OpenCLIP's."""
-    sorted_ids = torch.tensor(vocabulary)
+    """A tokenizer whose ids count the vocabulary's tokens, instead of OpenCLIP's. It remembers them."""
+    place = {token: i for i, token in enumerate(vocabulary)}
 
-    def tokenize(words: list[str]) -> Tensor:
-        ids = tokenizer(words)
-        narrow = torch.searchsorted(sorted_ids, ids)
-        assert (sorted_ids[narrow] == ids).all(), "a word outside the vocabulary"
-        return narrow
+    @functools.cache
+    def one(text: str) -> list[int]:
+        return [place[token] for token in tokenizer([text])[0].tolist()]
 
-    return tokenize
+    return lambda words: torch.tensor([one(text) for text in words])
 
 
 def batches(
@@ -237,7 +244,7 @@ def rate(progress: float) -> float:
     return _RATE * (0.5 + 0.5 * math.cos(math.pi * along))
 
 
-def _normalizer(preprocess: dict) -> Callable[[Tensor], Tensor]:
+def normalizer(preprocess: dict) -> Callable[[Tensor], Tensor]:
     """uint8 [n, side, side, 3] → float32 [n, 3, side, side], as OpenCLIP's ToTensor and Normalize do it."""
     mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
 
