@@ -34,6 +34,8 @@ Sizes = Callable[[str, str], list[Size] | None]  # (source, photo id) → what i
 
 @dataclass(frozen=True)
 class ImageSettings:
+    """How pictures are fetched and kept."""
+
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     store: Literal["original", "derivative"] | None = None
