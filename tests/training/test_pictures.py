@@ -1,0 +1,61 @@
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from pipeline.demo.scenes import NEVER_TRAINED, Scene, Thing, draw, proportions, random_scene
+from pipeline.training import pictures
+from pipeline.training.model import read_config
+
+MODEL = Path(__file__).parents[2] / "pipeline" / "demo" / "model"
+
+
+def test_training_sees_no_held_out_pair_and_no_seed_of_the_archive_or_of_evaluation() -> None:
+    trained = list(itertools.islice(pictures.training_scenes(), 2000))
+    assert min(scene.seed for scene in trained) >= 1_000_000
+    assert not [t for scene in trained for t in scene.things if (t.colour, t.kind) in NEVER_TRAINED]
+    unseen = pictures.unseen_scenes(700)
+    assert all(500_000 <= scene.seed < 600_000 for scene in unseen)
+    assert {(t.colour, t.kind) for scene in unseen for t in scene.things} >= NEVER_TRAINED
+
+
+def test_twins_differ_in_a_single_respect() -> None:
+    trained = list(itertools.islice(pictures.training_scenes(), 600))
+    for scene, twin in zip(trained[::2], trained[1::2], strict=True):
+        assert scene.seed == twin.seed and scene.medium == twin.medium
+        differs = [
+            scene.place != twin.place,
+            [t.kind for t in scene.things] != [t.kind for t in twin.things],
+            [t.colour for t in scene.things] != [t.colour for t in twin.things],
+        ]
+        assert sum(differs) == 1, (scene, twin)
+
+
+def test_a_mirrored_picture_is_of_the_mirrored_scene() -> None:
+    scene = Scene(1, (Thing("tent", "red"), Thing("balloon", "blue")), "at sea", "poster")
+    assert pictures.flipped(scene) == replace(scene, things=(Thing("balloon", "blue"), Thing("tent", "red")))
+
+
+def test_pictures_are_prepared_as_openclip_prepares_a_large_photo() -> None:
+    config = read_config(MODEL)["preprocess_cfg"]
+    preprocess = image_transform_v2(PreprocessCfg(size=72, **config), is_train=False)
+    for seed in range(8):
+        scene = random_scene(seed)
+        wide, high = proportions(scene)
+        large = preprocess(draw(scene, 240 * wide, 240 * high)).numpy()
+        mean, std = (np.array(config[part]).reshape(3, 1, 1) for part in ("mean", "std"))
+        ours = (pictures.render([scene], 72)[0].transpose(2, 0, 1) / 255 - mean) / std
+        assert np.abs(large - ours).mean() * std.max() < 0.04, seed  # of the full range; a thin line is a pixel off
+
+
+def test_the_pool_is_drawn_once(tmp_path: Path) -> None:
+    path = tmp_path / "pool.npy"
+    scenes, pool = pictures.training_pool(path, 6, 24, workers=1)
+    assert pool.shape == (6, 24, 24, 3) and len(scenes) == 6
+    np.testing.assert_array_equal(pool, pictures.render(scenes, 24))
+    drawn = path.stat().st_mtime_ns
+    pictures.training_pool(path, 6, 24, workers=1)
+    assert path.stat().st_mtime_ns == drawn and Image.fromarray(pool[0]).size == (24, 24)
