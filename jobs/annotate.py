@@ -1,6 +1,6 @@
 """Submit `tintype annotate` to a Ray cluster.
 
-    ray job submit --working-dir . -- python -m jobs.annotate conf/loc.yaml --set archive=s3://bucket/loc
+ray job submit --working-dir . -- python -m jobs.annotate conf/loc.yaml --set archive=s3://bucket/loc
 """
 
 import sys

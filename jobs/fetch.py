@@ -1,6 +1,6 @@
 """Submit `tintype fetch` to a Ray cluster.
 
-    ray job submit --working-dir . -- python -m jobs.fetch conf/loc.yaml --set archive=s3://bucket/loc
+ray job submit --working-dir . -- python -m jobs.fetch conf/loc.yaml --set archive=s3://bucket/loc
 """
 
 import sys

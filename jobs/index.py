@@ -1,6 +1,6 @@
 """Submit `tintype index` to a Ray cluster.
 
-    ray job submit --working-dir . -- python -m jobs.index conf/loc.yaml --set archive=s3://bucket/loc
+ray job submit --working-dir . -- python -m jobs.index conf/loc.yaml --set archive=s3://bucket/loc
 """
 
 import sys

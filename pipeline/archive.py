@@ -141,7 +141,7 @@ class Table:
             return None
 
     def claim(self, identity: Mapping[str, Any]) -> None:
-        """Declare what this table is made with, before work starts. Raises UserError if it was made with something else."""
+        """Declare what this table is made with, before work starts. Raises UserError if it was with something else."""
         ours = json.loads(json.dumps(identity))
         if storage.create(storage.join(self.url, "table.json"), json.dumps(ours, indent=2, sort_keys=True).encode()):
             return
@@ -199,7 +199,10 @@ class Archive:
     def create(cls, url: str) -> "Archive":
         """Open the archive at `url`, making it if there is none."""
         about = {"format": FORMAT, "created_by": f"tintype {__version__}"}
-        storage.create(storage.join(url, "archive.json"), json.dumps(about, indent=2).encode())
+        try:
+            storage.create(storage.join(url, "archive.json"), json.dumps(about, indent=2).encode())
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # no such bucket, no right to write
+            raise UserError(f"cannot make an archive at {url}: {error}") from error
         return cls.open(url)
 
     def table(self, name: str) -> Table:
@@ -217,7 +220,9 @@ class Archive:
     def forgotten(self) -> set[str]:
         """Ids of photos never to be held or shown again."""
         table = self.table("forgotten")
-        return {photo_id for part in table.parts() for photo_id in table.read(part, ["photo_id"])["photo_id"].to_pylist()}
+        return {
+            photo_id for part in table.parts() for photo_id in table.read(part, ["photo_id"])["photo_id"].to_pylist()
+        }
 
     def changes(self) -> dict[str, dict[str, Any]]:
         """photo_id → field → the value last observed or corrected; a person's word stands over the source's."""
@@ -235,13 +240,15 @@ class Archive:
         return changed
 
     def live(self) -> pa.Table:
-        """The photos as they stand: each one's last fetched row, without the gone and the forgotten, facts overlaid with changes.
+        """The photos as they stand: each one's last fetched row with its changes, without the gone and the forgotten.
 
-        Columns: those of `photos` but `raw` and `sizes`, then those of `images` but the bytes and the outcome; by row id.
+        Columns: those of `photos` but `raw` and `sizes`, those of `images` but the bytes and the outcome; by row id.
         """
         photos, images = self.table("photos"), self.table("images")
         facts = [name for name in schemas.PHOTOS.names if name not in ("raw", "sizes")]
-        picture = [name for name in schemas.IMAGES.names if name not in ("row_id", "photo_id", "image", "reason", "detail")]
+        picture = [
+            name for name in schemas.IMAGES.names if name not in ("row_id", "photo_id", "image", "reason", "detail")
+        ]
         tables = [_aligned(photos.read(part, facts), images.read(part, picture)) for part in images.parts()]
         if not tables:
             raise UserError(f"the archive at {self.url} holds no pictures yet; `tintype fetch CONF` gets them")

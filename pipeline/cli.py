@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -13,14 +13,15 @@ from rich.console import Console
 
 from pipeline import __version__, config, contact_sheet, progress, search, terminal
 from pipeline.archive import Archive
-from pipeline.describe import describe
-from pipeline.models import store
-from pipeline.models.openclip import Model
 from pipeline.photo import UserError
-from pipeline.run import STEPS, find_weights, run, store_weights
 from pipeline.search import Query
 from pipeline.status import status
+from pipeline.work import STEPS
 
+if TYPE_CHECKING:
+    from pipeline.models.openclip import Model
+
+# torch and open_clip take seconds to load: the commands that compute something import them, the others do without.
 app = typer.Typer(
     help="Turn a photo archive into a captioned, searchable Parquet dataset.",
     no_args_is_help=True,
@@ -43,6 +44,8 @@ def archive_url(name: str) -> str:
 
 
 def carry_out(conf: str, overrides: list[str], steps: Sequence[str], retry_failed: bool = False) -> None:
+    from pipeline.run import run
+
     settings = config.load(conf, overrides)
     with progress.Progress(err) as shown:
         summary = run(settings, shown, steps, retry_failed=retry_failed)
@@ -126,8 +129,10 @@ def search_command(
             out.print(terminal.hits(answer), highlight=False)
 
 
-def model_of(build: search.Build) -> Model:
+def model_of(build: search.Build) -> "Model":
     """The model that an index was made with, from the weights in its archive."""
+    from pipeline.models import store
+
     made = build.card["identity"]
     return store.load(build.archive.url, made["model"], made["pretrained"], made["checkpoint_sha256"])
 
@@ -145,6 +150,8 @@ def describe_command(
     as_json: Json = False,
 ) -> None:
     """Caption pictures, and compare them with texts: cosines, and probabilities among the texts. Needs no archive."""
+    from pipeline.describe import describe
+
     url = archive_url(archive) if archive else None
     said = describe(pictures, text, model=model, pretrained=pretrained, generation=generation, archive=url)
     if as_json:
@@ -156,6 +163,8 @@ def describe_command(
 @app.command("models")
 def models_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
     """Fetch the weights a configuration names, once, into its archive; show their licences."""
+    from pipeline.run import find_weights, store_weights
+
     settings = config.load(conf, overrides)
     found = find_weights(settings)
     store_weights(Archive.create(settings.archive), found)
@@ -167,7 +176,7 @@ def demo_command(
     folder: Annotated[str, typer.Option(metavar="FOLDER", help="Where the demo's archive is made.")] = "archives/demo",
 ) -> None:
     """The whole thing on the demo photostream: list, fetch, annotate, index, then three searches."""
-    from pipeline.demo.show import show  # the demo draws its own world: not loaded for anything else
+    from pipeline.demo.show import show
 
     raise typer.Exit(show(folder, out, err))
 

@@ -1,8 +1,8 @@
 """Run stages over their pending parts on Ray. Part names travel, and receipts; never pixels.
 
-Fetching is tasks; what wants a device is actors, one a GPU, or one a node where there are none, with two parts in flight
-so that the device never waits at a part's end. Ray's own retries are off: a part whose worker died is redone here, alone,
-and given up after three deaths, so that one bad part can neither end a run nor keep it from ending.
+Fetching is tasks; what wants a device is actors, one a GPU, or one a node where there are none, with two parts in
+flight so that the device never waits at a part's end. Ray's own retries are off: a part whose worker died is redone
+here, alone, and given up after three deaths, so that one bad part can neither end a run nor keep it from ending.
 """
 
 import contextlib
@@ -78,22 +78,24 @@ class DeskActor(Desk):
 
 
 class Worker:
-    """A stage, loaded once, for the parts that come."""
+    """A stage, loaded when the first part comes, for all that follow.
 
-    def __init__(self, stage: Stage, desk: RemoteDesk, threads: int | None) -> None:
+    The stage comes with each part: arguments of a constructor may be lost to a worker that Ray starts anew.
+    """
+
+    def __init__(self, threads: int | None) -> None:
         if threads:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # Ray has set it to the CPUs reserved
-        self.stage, self.desk = stage, desk
         self.do: Do | None = None
         self.lock = threading.Lock()
 
     def node(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
-    def work(self, part: int) -> list[Receipt] | Failure:
+    def work(self, stage: Stage, desk: RemoteDesk, part: int) -> list[Receipt] | Failure:
         with self.lock:
-            self.do = self.do or self.stage.load(self.desk)
-        return attempt(self.stage.name, self.do, part)
+            self.do = self.do or stage.load(desk)
+        return attempt(stage.name, self.do, part)
 
 
 def work_once(stage: Stage, desk: RemoteDesk, part: int) -> list[Receipt] | Failure:
@@ -138,7 +140,7 @@ class Lane:
                 yield slot.start(part), slot, part
             while self.ready and slot.free():
                 part = self.ready.popleft()
-                slot.busy = {other: True for other in slot.busy}
+                slot.busy = dict.fromkeys(slot.busy, True)
                 slot.busy[part] = len(slot.busy) > 0
                 yield slot.start(part), slot, part
 
@@ -164,11 +166,11 @@ def run(
 ) -> None:
     """Do all that is pending on the connected Ray. Raises UserError; see `work.run` for what it is given."""
     arguments = (secrets or {}, archive, list(desk.sources.values()), desk.part_size, desk.gate.rate)
-    actor = ray.remote(DeskActor).options(num_cpus=0, max_concurrency=64).remote(*arguments)
+    actor: Any = ray.remote(DeskActor).options(num_cpus=0, max_concurrency=64).remote(*arguments)
     shared = RemoteDesk(actor)
     lanes = [Lane(stage, slots(stage, shared)) for stage in stages]
     under_way: dict[Any, tuple[Lane, Slot, int]] = {}
-    listed = actor.list_all.options(num_returns="streaming").remote() if listing else None
+    listed: Any = actor.list_all.options(num_returns="streaming").remote() if listing else None
     for lane in lanes:
         lane.add(lane.stage.pending(archive))
     while True:
@@ -180,7 +182,7 @@ def run(
         [first], _ = ray.wait(waiting, num_returns=1)
         if first is listed:
             try:
-                receipt = answer(next(listed))
+                receipt = answer(next(listed))  # type: ignore[arg-type]
             except StopIteration:
                 listed = None
                 continue
@@ -235,6 +237,7 @@ def slots(stage: Stage, shared: RemoteDesk) -> list[Slot]:
     if not stage.device:
         task = ray.remote(work_once).options(num_cpus=TASK_CPUS, max_retries=0)
         return [Slot(lambda part: task.remote(stage, shared, part), room=1) for _ in range(max(2, int(cpus)))]
+    needs: list[tuple[dict[str, float], int | None]]
     if gpus:
         needs = [({"num_gpus": 1, "num_cpus": TASK_CPUS}, None)] * gpus
     else:
@@ -251,8 +254,8 @@ def actor_slot(stage: Stage, shared: RemoteDesk, resources: dict[str, float], th
         scheduling_strategy="SPREAD",
         **resources,
     )
-    actor = worker.remote(stage, shared, threads)
-    return Slot(actor.work.remote, room=IN_FLIGHT, node=actor.node.remote())
+    actor: Any = worker.remote(threads)
+    return Slot(lambda part: actor.work.remote(stage, shared, part), room=IN_FLIGHT, node=actor.node.remote())
 
 
 def seen_from_every_node(url: str) -> None:

@@ -9,13 +9,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import yaml
 
-from pipeline.models.coca import CaptionSettings
-from pipeline.models.openclip import EmbeddingSettings
+from pipeline.models.settings import CaptionSettings, EmbeddingSettings
 from pipeline.photo import UserError
 from pipeline.search import Query
 from pipeline.sources.flickr import FlickrSource
@@ -34,10 +33,10 @@ def _share(value: Any) -> Any:
 class RunSettings:
     """How runs are carried out."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     runner: Literal["ray", "local"] = "ray"
-    """`ray`: tasks and actors on Ray, a private one unless `RAY_ADDRESS` names a cluster. `local`: this process alone."""
+    """`ray`: on Ray, a private one unless `RAY_ADDRESS` names a cluster. `local`: in this process alone."""
     part_size: Annotated[int, pydantic.Field(ge=1, lt=1 << 20)] = 1000
     """Photos a part holds: the unit of work, of commit and of retry. Parts already listed keep their size."""
     max_failed: Annotated[float, pydantic.Field(ge=0, le=1), pydantic.BeforeValidator(_share)] = 0.01
@@ -48,7 +47,7 @@ class RunSettings:
 class Settings:
     """One archive: where it is, what goes into it, and what is made of it."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     archive: str
     """Where the archive lies: a local path or any fsspec URL (`s3://bucket/loc`)."""
@@ -77,7 +76,7 @@ def read_yaml(path: str, what: str) -> Any:
 
 
 def load_queries(path: str, k: int, where: str | None) -> list[Query]:
-    """Read a YAML list of queries, with the keys of search.Query; `k` and `where` hold where one has none of its own."""
+    """Read a YAML list of queries, with the keys of search.Query; `k` and `where` hold where one has none."""
     given = read_yaml(path, "queries")
     if not isinstance(given, list) or not given or not all(isinstance(query, dict) for query in given):
         raise UserError(f"{path} must be a list of queries such as {{text: mini golf}}; see conf/queries_loc.yaml")

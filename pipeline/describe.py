@@ -25,8 +25,9 @@ def describe(
     generation: str = "beam",
     archive: str | None = None,
 ) -> list[dict[str, Any]]:
-    """For each picture (a file, an http(s) URL, or a photo id of `archive`): `{"picture", "model", "caption", "logprob",
-    "cosine", "texts": [{"text", "cosine", "probability"}]}`; the caption is None where the model is no CoCa.
+    """`{"picture", "model", "caption", "logprob", "cosine", "texts": [{"text", "cosine", "probability"}]}` of each.
+
+    A picture is a file, an http(s) URL, or a photo id of `archive`. The caption is None where the model is no CoCa.
 
     Probabilities are the softmax over the texts of the cosines times the model's own scale, as CLIP was trained
     (arXiv 2103.00020); with a single text they say nothing but 1. Raises UserError.

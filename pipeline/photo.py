@@ -27,7 +27,7 @@ class UserError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What may be done with a photo, as observed at `observed_at`. The URL is the key; id and name are the source's own.
+    """What may be done with a photo, as observed at a time. The URL is the key; id and name are the source's own.
 
     `license_url` is a Creative Commons, RightsStatements.org or Flickr Commons URL, None where the source says nothing
     that maps to one: such a photo is treated as restricted.
@@ -60,7 +60,9 @@ class Photo:
     tags: tuple[str, ...] = ()
     machine_tags: tuple[str, ...] = ()
     human_captions: tuple[str, ...] = ()  # captions people wrote, such as Flickr8k's five
-    date_taken: str | None = None  # ISO 8601 cut to what is known: "1910", "1910-06", "1910-06-03", "1910-06-03 14:00:00"
+    date_taken: str | None = (
+        None  # ISO 8601 cut to what is known: "1910", "1910-06", "1910-06-03", "1910-06-03 14:00:00"
+    )
     date_granularity: str | None = None  # "second", "day", "month", "year" or "circa"
     uploaded_at: datetime | None = None
     updated_at: datetime | None = None

@@ -15,7 +15,6 @@ from pipeline.photo import REASONS
 from pipeline.progress import Progress
 from pipeline.stages import annotate, fetch, index
 
-STEPS = ("list", "fetch", "annotate", "index")
 Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
 SECRETS = ("FLICKR_API_KEY", "FLICKR_API_SECRET")
 
@@ -29,7 +28,7 @@ class Summary:
     built: bool
 
     def exit_status(self, max_failed: float) -> int:
-        """1 if a part was given up, or if more than `max_failed` of the run's pictures failed in a way that may pass."""
+        """1 if a part was given up, or more than `max_failed` of the run's pictures failed in a way that may pass."""
         passing = sum(count for reason, count in self.progress.reasons.items() if REASONS[reason])
         asked = sum(self.progress.outcomes.values())
         return int(bool(self.progress.failures) or (asked > 0 and passing / asked > max_failed))
@@ -37,7 +36,8 @@ class Summary:
 
 def find_weights(settings: Settings) -> Weights:
     """Find, or fetch, the weights of every model that the settings name. Raises UserError."""
-    models = {(asked.model, asked.pretrained) for asked in (*settings.embeddings.values(), *settings.captions.values())}
+    models = {(asked.model, asked.pretrained) for asked in settings.embeddings.values()}
+    models |= {(asked.model, asked.pretrained) for asked in settings.captions.values()}
     return {key: None if key[1] == openclip.RANDOM else weights.checkpoint(*key) for key in sorted(models, key=str)}
 
 
@@ -62,7 +62,7 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
     return stages
 
 
-def run(settings: Settings, progress: Progress, steps: Sequence[str] = STEPS, *, retry_failed: bool = False) -> Summary:
+def run(settings: Settings, progress: Progress, steps: Sequence[str], *, retry_failed: bool = False) -> Summary:
     """Carry out these steps. Raises UserError, before anything is written if it can be known by then."""
     if "list" in steps:
         for source in settings.sources:

@@ -99,5 +99,5 @@ FORGOTTEN = pa.schema([*KEY, ("forgotten_at", MOMENT), ("reason", pa.string())])
 
 
 def embeddings(dim: int) -> pa.Schema:
-    """Schema of an embeddings table: one unit vector a picture, float16[dim], null with a `problem` where there is none."""
+    """An embeddings table: one unit vector a picture, float16[dim], null with a `problem` where there is none."""
     return pa.schema([*KEY, ("embedding", pa.list_(pa.float16(), dim)), ("problem", pa.string())])

@@ -27,7 +27,7 @@ def status(archive: Archive) -> dict[str, Any]:
         if photo_id in forgotten:
             continue
         outcomes["gone" if photo_id in gone else outcome] += 1
-        if outcome == "failed":
+        if reason is not None:
             failures[reason] += 1
     tables = {name: table_status(archive, name) for name in archive.tables()}
     return {

@@ -68,7 +68,7 @@ def scratch(url: str) -> Iterator[Path]:
 
 
 def create(url: str, data: Path | bytes) -> bool:
-    """Create `url` whole, or not at all; False if it was already there. `data`: the bytes, or a local file from `scratch`.
+    """Create `url` whole, or not at all; False if it was there already. `data`: bytes, or a local file from `scratch`.
 
     Locally a hard link, on object stores a conditional write (S3's If-None-Match): both fail where the name exists,
     where a rename or a plain put would overwrite.
@@ -135,7 +135,7 @@ def exists(url: str) -> bool:
 
 
 def names(url: str) -> list[str]:
-    """Sorted names of files and folders directly under the folder `url`; [] where there is none. Scratch files are not shown."""
+    """Sorted names of what lies in the folder `url`; [] where there is none. Scratch files are not shown."""
     fs, path = filesystem(url)
     try:
         entries = fs.ls(path, detail=False)

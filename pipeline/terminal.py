@@ -1,23 +1,25 @@
 """What commands print for people: summaries, status and hits, as Rich renderables."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.models import weights
+from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
-from pipeline.run import Summary, Weights
 from pipeline.search import Answer, in_words
+
+if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a status has no use for
+    from pipeline.run import Summary, Weights
 
 
 def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def summary(done: Summary, archive: str, steps: Sequence[str]) -> RenderableType:
+def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableType:
     """What a run did, what failed and why, and what to do about it."""
     progress = done.progress
     lines = [f"{archive}: {worked(done)}, in {progress.seconds():.0f} s"]
@@ -36,7 +38,7 @@ def summary(done: Summary, archive: str, steps: Sequence[str]) -> RenderableType
     return Text("\n".join(lines))
 
 
-def worked(done: Summary) -> str:
+def worked(done: "Summary") -> str:
     """ "700 photos listed, 688 pictures fetched, 5 gone, …", or that there was nothing to do."""
     rows, outcomes = done.progress.rows, done.progress.outcomes
     said = [count(rows["photos"], "photo") + " listed"] if rows["photos"] else []
@@ -70,21 +72,25 @@ def status(said: Mapping[str, Any]) -> RenderableType:
 
 
 def hits(answer: Answer) -> RenderableType:
-    """The hits of one query as a table, rights and links included."""
-    table = Table(title=in_words(answer), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in ("", "score", "photo", "title and caption", "date", "rights", "owner"):
-        table.add_column(column, justify="right" if column in ("", "score") else "left", overflow="fold")
+    """The hits of one query as a table: rank, score, and what is known of each photo, its rights and link included."""
+    head = Text(in_words(answer), style="bold")
+    if not answer.hits:
+        return Group(head, Text("  no photo answers this\n"))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    table.add_column(overflow="fold")
     for hit in answer.hits:
-        words = Text(hit.title or "")
+        known = Text(hit.title or hit.photo_id)
         if hit.caption:
-            words.append(f"\n{hit.caption}", style="italic")
-            words.append(" (machine)", style="dim")
-        rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else "unknown: treat as restricted")
-        photo = Text(hit.photo_id)
+            known.append(f"\n{hit.caption}", style="italic").append("  caption by a machine", style="dim")
+        rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else None)
+        facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id)
+        known.append("\n" + " · ".join(filter(None, facts)), style="dim")
         if hit.page_url:
-            photo.append(f"\n{hit.page_url}", style="dim")
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", photo, words, hit.date_taken or "", rights, hit.owner or "")
-    return Group(table if answer.hits else Text(f"{in_words(answer)}: no photo answers this"), Text(""))
+            known.append(f"\n{hit.page_url}", style="dim")
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", known)
+    return Group(head, table, Text(""))
 
 
 def described(said: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -93,20 +99,19 @@ def described(said: Sequence[Mapping[str, Any]]) -> RenderableType:
     for picture in said:
         lines.append(Text(picture["picture"], style="bold"))
         if picture["caption"]:
-            line = f"  {picture['caption']}  (written by {picture['model']}, log-probability {picture['logprob']:.2f} a token"
-            lines.append(Text(line + (f", cosine {picture['cosine']:.3f})" if picture["cosine"] is not None else ")")))
+            cosine = "" if picture["cosine"] is None else f", cosine {picture['cosine']:.3f}"
+            scores = f"log-probability {picture['logprob']:.2f} a token{cosine}"
+            lines.append(Text(f"  {picture['caption']}  (caption by a machine: {picture['model']}, {scores})"))
         for text in picture["texts"]:
             lines.append(Text(f"  {text['probability']:6.1%}  cosine {text['cosine']:.3f}  {text['text']}"))
     return Group(*lines)
 
 
-def models(found: Weights) -> RenderableType:
+def models(found: "Weights") -> RenderableType:
     """Which weights were stored, and under what licence."""
     lines = []
     for (model, pretrained), checkpoint in found.items():
-        license_name = (
-            weights.LICENSES.get((model, weights.tag(pretrained) or "")) or "not known here: ask their makers"
-        )
+        license_name = LICENSES.get((model, tag(pretrained) or "")) or "not known here: ask their makers"
         where = f"SHA-256 {checkpoint[1][:12]}…" if checkpoint else "random weights, nothing to store"
-        lines.append(f"{weights.named(model, pretrained)}: {where}; licence {license_name}")
+        lines.append(f"{named(model, pretrained)}: {where}; licence {license_name}")
     return Text("\n".join(lines))

@@ -18,6 +18,8 @@ from pipeline.stages.list import list_source
 
 log = logging.getLogger(__name__)
 
+STEPS = ("list", "fetch", "annotate", "index")  # of a whole run, in their order
+
 Receipt = dict[str, Any]
 
 
@@ -67,7 +69,7 @@ class Stage:
 
 
 class Desk:
-    """The one place of a run that speaks with the sources' APIs, whose limits are per key, and that paces the workers."""
+    """The one place of a run that speaks with the sources' APIs, whose limits are per key, and paces the workers."""
 
     def __init__(self, archive: Archive, sources: Sequence[Source], part_size: int, rate: float | None) -> None:
         self.archive = archive

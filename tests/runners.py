@@ -57,8 +57,13 @@ def load(archive: Archive, target: str, trouble: Trouble, marks: str, shared: Sh
     return do
 
 
-def stages(archive: Archive, marks: Path, fetching: Trouble | None = None, annotating: Trouble | None = None) -> list[Stage]:
-    """Two stages as in a real run: tasks that make `images` of `photos`, and an actor that makes `captions/x` of these."""
+def stages(
+    archive: Archive, marks: Path, fetching: Trouble | None = None, annotating: Trouble | None = None
+) -> list[Stage]:
+    """Two stages as in a real run: tasks that make `images` of `photos`, an actor that makes `captions/x` of these."""
     first = partial(load, archive, "images", fetching or {}, str(marks))
     second = partial(load, archive, "captions/x", annotating or {}, str(marks))
-    return [Stage("fetch", "photos", ("images",), first), Stage("annotate", "images", ("captions/x",), second, device=True)]
+    return [
+        Stage("fetch", "photos", ("images",), first),
+        Stage("annotate", "images", ("captions/x",), second, device=True),
+    ]

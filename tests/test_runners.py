@@ -74,7 +74,7 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(runner: Runner, archive
 
 
 def test_a_wrong_request_ends_the_run(runner: Runner, archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^the whole run is wrong$"):
+    with pytest.raises(UserError, match=r"^the whole run is wrong$"):
         go(runner, archive, runners.stages(archive, tmp_path, {}, {0: "refuse"}))
 
 
@@ -122,7 +122,7 @@ def test_an_actor_killed_from_outside(archive: Archive, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_here")
 def test_placement_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, archive: Archive, tmp_path: Path) -> None:
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "NodeID": "x", "Resources": {"CPU": 0.5}}])
-    with pytest.raises(UserError, match="needs? at least 1"):
+    with pytest.raises(UserError, match="need at least 1"):
         cluster.slots(runners.stages(archive, tmp_path)[0], cluster.RemoteDesk(None))
 
 

@@ -1,6 +1,9 @@
 """`tintype demo`: the whole thing on the demo photostream, every step of it the real one."""
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from rich.console import Console
 from pipeline import contact_sheet, search, terminal
 from pipeline.archive import Archive
 from pipeline.config import Settings, parse
-from pipeline.demo.server import KEY, SECRET, serve
+from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import ALIAS, demo_stream
 from pipeline.models import store
 from pipeline.photo import UserError
@@ -17,7 +20,9 @@ from pipeline.progress import Progress
 from pipeline.run import run
 from pipeline.search import Query
 from pipeline.status import status
+from pipeline.work import STEPS
 
+PORT = 8765
 MODEL = {"model": f"local-dir:{Path(__file__).parent / 'model'}"}
 
 
@@ -40,9 +45,10 @@ def show(folder: str, out: Console, err: Console) -> int:
     """Run the demo in `folder`, print what it gives, and return the exit status."""
     archive = Path(folder)
     os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
-    with serve(demo_stream(), archive.parent / "demo-server") as server, Progress(err) as progress:
+    os.environ.setdefault("NO_PROXY", "127.0.0.1")
+    with served(archive.parent / "demo-server") as server, Progress(err) as progress:
         out.print(f"A photostream drawn by code is served at {server.url}; a tiny CoCa will read it.", highlight=False)
-        done = run(settings(folder, server.api_url), progress)
+        done = run(settings(folder, server.api_url), progress, STEPS)
     out.print(terminal.summary(done, folder, ()), highlight=False)
     out.print(terminal.status(status(Archive.open(folder))), highlight=False)
     out.print()
@@ -62,19 +68,31 @@ def show(folder: str, out: Console, err: Console) -> int:
     return done.exit_status(0.01)
 
 
+@contextlib.contextmanager
+def served(cache: Path) -> Iterator[Served]:
+    """The demo's photostream at its own port: a run that was stopped finds its pictures where they were listed."""
+    try:
+        with serve(demo_stream(), cache, PORT) as running:
+            yield running
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise UserError(f"port {PORT} is taken, perhaps by another demo: wait for it, or stop it") from error
+
+
 def example_queries(build: search.Build) -> list[Query]:
     """Words, arithmetic on a photo, and a photo itself."""
     return [
-        Query(text="a red sailboat at sea"),
-        Query(image=first_photo(build, "title ILIKE '%red sailboat%'"), plus="blue", minus="red"),
-        Query(image=first_photo(build, "title ILIKE '%yellow windmill%'")),
+        Query(text="a red sailboat"),
+        Query(image=first_photo(build, "red sailboat"), plus="blue", minus="red"),
+        Query(image=first_photo(build, "yellow windmill")),
     ]
 
 
-def first_photo(build: search.Build, where: str) -> str:
-    """The id of the first photo for which an expression holds."""
-    row_ids = build.matching(where)
+def first_photo(build: search.Build, thing: str) -> str:
+    """The id of the first photo whose title names this thing and no other."""
+    row_ids = build.matching(f"title ILIKE '%{thing}%' AND title NOT ILIKE '% and %'")
     if not len(row_ids):
-        raise UserError(f"the demo archive {build.archive.url} holds no photo where {where}: delete it and run again")
+        raise UserError(f"{build.archive.url} is not the demo's archive: it holds no {thing}; choose another --folder")
     first = int(row_ids.min())
     return build.facts([first], ["photo_id"])[first]["photo_id"]

@@ -1,4 +1,4 @@
-"""Weights in the archive: `models/<sha256>/`, put there once, read by every worker and by searches without a network."""
+"""Weights in the archive, `models/<sha256>/`: put there once, read by every worker and by searches offline."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.models import openclip, weights
+from pipeline.models import openclip, settings, weights
 from pipeline.photo import UserError
 
 ABOUT = "about.json"  # written last: its presence says that the others are there
@@ -29,7 +29,7 @@ def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: st
     about = {
         "model": weights.portable(model),
         "pretrained": pretrained and weights.portable(pretrained),
-        "license": weights.LICENSES.get((model, weights.tag(pretrained) or "")),
+        "license": settings.LICENSES.get((model, settings.tag(pretrained) or "")),
         "files": names,
     }
     storage.create(storage.join(folder, ABOUT), json.dumps(about, indent=2).encode())

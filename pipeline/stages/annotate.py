@@ -6,7 +6,7 @@ When an embedding and a caption name the same checkpoint, its image tower runs o
 import itertools
 import os
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ import pyarrow as pa
 from pipeline import imaging, schemas
 from pipeline.archive import Archive
 from pipeline.models import openclip, store
-from pipeline.models.coca import Captioner, CaptionSettings
-from pipeline.models.openclip import EmbeddingSettings, Model
+from pipeline.models.coca import Captioner
+from pipeline.models.openclip import Model
+from pipeline.models.settings import CaptionSettings, EmbeddingSettings
 
 BATCH = 64  # pictures that the models take at once
 AHEAD = 2  # batches being decoded while one is computed
@@ -77,7 +78,8 @@ def load(
         openclip.use_threads(int(threads))
     models: dict[tuple[str, str | None, str], Model] = {}
     outputs = []
-    for name, asked in [*embeddings.items(), *captions.items()]:
+    every: list[tuple[str, EmbeddingSettings | CaptionSettings]] = [*embeddings.items(), *captions.items()]
+    for name, asked in every:
         weights = (asked.model, asked.pretrained)
         key = (*weights, asked.precision)
         if key not in models:
@@ -101,7 +103,7 @@ def annotate_part(archive: Archive, part: int, outputs: Iterable[Output]) -> lis
     rows = (
         row for batch in images.batches(part, ["row_id", "photo_id", "outcome", "image"]) for row in batch.to_pylist()
     )
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     made: dict[str, list[dict[str, Any]]] = {output.table: [] for output in wanted}
     for batch in prepared(rows, list({id(output.model): output.model for output in wanted}.values()), seconds):
         for table, annotated in annotate_rows(batch, wanted, seconds).items():
@@ -122,7 +124,9 @@ def annotate_part(archive: Archive, part: int, outputs: Iterable[Output]) -> lis
     return receipts
 
 
-def prepared(rows: Iterable[Mapping[str, Any]], models: list[Model], seconds: Counter[str]) -> Iterator[list[Picture]]:
+def prepared(
+    rows: Iterable[Mapping[str, Any]], models: list[Model], seconds: dict[str, float]
+) -> Iterator[list[Picture]]:
     """Batches of pictures decoded once and preprocessed for each model, in threads beside the device.
 
     `seconds["decoding"]` counts the time that the models had to wait for this.
@@ -154,7 +158,7 @@ def prepare(row: Mapping[str, Any], models: list[Model]) -> Picture:
 
 
 def annotate_rows(
-    batch: list[Picture], outputs: list[Output], seconds: Counter[str]
+    batch: list[Picture], outputs: list[Output], seconds: dict[str, float]
 ) -> dict[str, list[dict[str, Any]]]:
     """Table → its rows for a batch of pictures, aligned with it."""
     sound = [picture for picture in batch if not picture.problem]

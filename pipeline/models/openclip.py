@@ -1,0 +1,259 @@
+"""Any OpenCLIP model, loaded: pictures and texts into unit vectors."""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import pickle
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import open_clip
+import safetensors
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from pipeline.models import settings, weights
+from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR
+from pipeline.photo import UserError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RANDOM = "random"  # what `pretrained` says for weights made up from SEED: for tests and timing
+SEED = 0
+# What reading a file that holds no weights, or another model's, raises.
+UNFIT = (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
+
+
+class Model:
+    """A loaded OpenCLIP model. Safe to call from several threads: one forward pass runs at a time.
+
+    Attributes:
+        dim: length of its vectors
+        side: pixels that the picture's short side should have
+        device, precision: where it runs and in what ("cpu", "cuda", "mps"; "fp32", "bf16", "fp16")
+        batch: rows in one forward pass; halved, and kept so, whenever memory runs out
+    """
+
+    def __init__(self, net: Any, tokenizer: Any, identity: dict, device: str, precision: str) -> None:
+        self.net = net.eval().requires_grad_(False).to(device=device, dtype=DTYPES[precision])
+        self.tokenizer = tokenizer
+        self.device = device
+        self.precision = precision
+        self.dim: int = identity["dim"]
+        self.logit_scale = float(net.logit_scale.exp())  # what cosines were multiplied with before softmax or sigmoid
+        size = net.visual.preprocess_cfg["size"]
+        self.side: int = size if isinstance(size, int) else max(size)
+        self.batch = 256 if device == "cuda" else 64
+        self.is_coca = isinstance(net, open_clip.CoCa)
+        self._identity = identity
+        self._transform = image_transform_v2(PreprocessCfg(**net.visual.preprocess_cfg), is_train=False)
+        self._lock = threading.Lock()
+
+    def identity(self) -> dict:
+        """What its vectors depend on, ready for JSON: equal identities, equal vectors (up to precision)."""
+        return dict(self._identity)
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """OpenCLIP's own validation transform of this model: float32[3, H, W]. Needs no lock."""
+        return self._transform(image).numpy()
+
+    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, torch.Tensor | None]:
+        """One pass of the image tower over float32[n, 3, H, W], n ≥ 1.
+
+        Returns unit vectors float32[n, dim], and for a CoCa its image tokens [n, tokens, width] on the device,
+        which `coca.Captioner.caption_tokens` takes; None for other models.
+        """
+        parts = self.run(lambda rows: self._encode(pixels[rows]), len(pixels))
+        vectors = np.concatenate([vectors for vectors, _ in parts])
+        tokens = [tokens for _, tokens in parts if tokens is not None]
+        return vectors, torch.cat(tokens) if tokens else None
+
+    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, torch.Tensor | None]:
+        batch = torch.from_numpy(pixels).to(device=self.device, dtype=DTYPES[self.precision])
+        vectors, tokens = self.net.visual(batch) if self.is_coca else (self.net.encode_image(batch), None)
+        return _unit(vectors), tokens
+
+    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
+        """float32[n, 3, H, W], n ≥ 1 → unit vectors float32[n, dim]."""
+        return self.encode(pixels)[0]
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """n ≥ 1 texts → unit vectors float32[n, dim]. What does not fit the model's context is cut off."""
+        ids = self.tokenizer(texts)
+        return np.concatenate(self.run(lambda rows: _unit(self.net.encode_text(ids[rows].to(self.device))), len(texts)))
+
+    def run(self, forward: Callable[[slice], T], n: int) -> list[T]:
+        """Calls `forward` on slices that cover range(n), under the lock, without gradients.
+
+        When memory runs out the batch is halved and the slice tried again, down to one row.
+        """
+        results: list[T] = []
+        start = 0
+        while start < n:
+            rows = slice(start, min(start + self.batch, n))
+            with self._lock, torch.inference_mode():
+                try:
+                    results.append(forward(rows))
+                    start = rows.stop
+                    continue
+                except RuntimeError as error:
+                    if not _out_of_memory(error) or rows.stop - start == 1:
+                        raise
+            # Outside the handler, because its traceback keeps the tensors of the failed pass alive.
+            self.batch = (rows.stop - start) // 2
+            log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch)
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+        return results
+
+
+def _unit(vectors: torch.Tensor) -> np.ndarray:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator and MPS raise a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("can't allocate memory", "out of memory")
+    )
+
+
+def use_threads(n: int) -> None:
+    """Sets the threads that torch computes with on CPU. Ray sets OMP_NUM_THREADS to an actor's num_cpus, often 1."""
+    torch.set_num_threads(n)
+
+
+def load(
+    model: str, pretrained: str | None, *, device: str | None = None, precision: str = "auto", path: Path | None = None
+) -> Model:
+    """Loads a model onto `device` (None: CUDA, else MPS, else CPU).
+
+    `path`: a copy of its weights to use instead of looking for them (a folder model's configuration lies beside it).
+    Raises UserError, in one line, for an unknown name, for weights that cannot be had or that do not fit the model.
+    """
+    device = device or default_device()
+    precision = default_precision(device) if precision == "auto" else precision
+    path, sha256 = _located(model, pretrained, path)
+    if path is None:
+        weights.check_name(model)
+    # A repository of the hub, once fetched, is a folder like any other.
+    in_folder = path is not None and model.startswith((LOCAL_DIR, HUB))
+    source = f"{LOCAL_DIR}{path.parent}" if path is not None and in_folder else model
+    try:
+        config = open_clip.get_model_config(source)
+        text = config["text_cfg"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
+    if ("hf_tokenizer_name" in text or "hf_model_name" in text) and not importlib.util.find_spec("transformers"):
+        raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[multilingual]'")
+    net = _build(model, source, pretrained, path)
+    tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
+    identity: dict[str, Any] = {
+        "model": weights.portable(model),
+        "pretrained": pretrained
+        and (settings.tag if weights.is_tag(model, pretrained) else weights.portable)(pretrained),
+        "checkpoint_sha256": sha256,
+        "weights_license": settings.LICENSES.get((model, settings.tag(pretrained) or "")),
+        "tokenizer": {
+            "class": type(tokenizer).__name__,
+            "source": text.get("hf_tokenizer_name"),
+            "context_length": tokenizer.context_length,
+        },
+        "preprocessing": net.visual.preprocess_cfg,
+        "dim": config["embed_dim"],
+    }
+    if pretrained == RANDOM:
+        identity["seed"] = SEED
+    if in_folder:
+        identity["architecture"] = config  # a plain name stands for OpenCLIP's own; a folder brings another
+    # Through JSON, so that an identity read back from a file compares equal: tuples become lists.
+    return Model(net, tokenizer, json.loads(json.dumps(identity)), device, precision)
+
+
+def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Path | None, str | None]:
+    if pretrained == RANDOM:
+        return None, None
+    return (path, weights.sha256(path)) if path else weights.checkpoint(model, pretrained)
+
+
+def _build(model: str, source: str, pretrained: str | None, path: Path | None) -> Any:
+    """The network on CPU in fp32, its weights loaded from `path`, or random ones for None."""
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        try:
+            net = open_clip.create_model(
+                source,
+                load_weights=False,
+                pretrained_text=False,
+                force_preprocess_cfg={} if source.startswith(LOCAL_DIR) else _preprocessing(model, pretrained),
+            )
+        except OSError as error:  # the configuration of a Hugging Face text tower
+            raise UserError(f"{model}: its text model cannot be had ({weights.reason(error)})") from error
+        if path is None:
+            if isinstance(net, open_clip.CoCa):  # open_clip leaves this one uninitialised
+                torch.nn.init.normal_(net.text_decoder.text_projection, std=net.text_decoder.width**-0.5)
+            return net
+        try:
+            open_clip.load_checkpoint(net, str(path))
+        except UNFIT as error:
+            raise UserError(f"{path} does not hold weights of {model} ({weights.reason(error)})") from error
+    return net
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps open_clip, which writes to the root logger, from talking over our own messages."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _tokenizer(source: str) -> Any:
+    try:
+        with _quiet():
+            return open_clip.get_tokenizer(source)
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer of {source} cannot be had ({weights.reason(error)}): "
+            "put the model with its tokenizer files into a folder and set model: local-dir:/path/to/folder"
+        ) from error
+
+
+def default_device() -> str:
+    """ "cuda" if there is one, else "mps", else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_precision(device: str) -> str:
+    """What `precision: auto` means on a device: "bf16" where it is computed natively, not emulated, else "fp32"."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device == "cpu" and {"avx512_bf16", "amx_bf16"} & {k for k, v in torch.cpu.get_capabilities().items() if v}
+    return "bf16" if native else "fp32"
+
+
+def _preprocessing(model: str, pretrained: str | None) -> dict:
+    """Mean, deviation, interpolation and resize mode that the weights were trained with.
+
+    A checkpoint file does not say. Where all published weights of the model agree (SigLIP2 and PE do, and differ from
+    OpenCLIP's default) it is theirs, else OpenCLIP's default.
+    """
+    tags = [pretrained] if weights.is_tag(model, pretrained) else open_clip.list_pretrained_tags_by_model(model)
+    configs = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
+    found = [{key: c.get(key) for key in ("mean", "std", "interpolation", "resize_mode")} for c in configs]
+    return found[0] if found and all(f == found[0] for f in found) else {}

@@ -1,0 +1,75 @@
+"""A driver killed at any moment, and run again, ends with the tables of a run that nothing disturbed."""
+
+import multiprocessing
+import os
+import random
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.archive import Archive
+from pipeline.demo.server import KEY, SECRET, Served
+from tests import photostream
+from tests.models.conftest import write_folder
+from tests.test_run import assert_same, contents
+
+MOMENTS = {"local": 10, "ray": 3}  # how often a driver is killed: with Ray each one starts a cluster anew
+
+# Drivers are forked from a process that has loaded torch and the rest: ten times that would be most of the test.
+drivers = multiprocessing.get_context("forkserver")
+drivers.set_forkserver_preload(["tests.photostream", "open_clip"])
+
+
+def drive(archive: Path, api_url: str, model: Path, runner: str) -> None:
+    warnings.simplefilter("ignore")
+    os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
+    photostream.carry_out(photostream.settings(str(archive), api_url, model, runner))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with photostream.served(tmp_path_factory.mktemp("pictures")) as served:
+        yield served
+
+
+def begun(*arguments: object) -> Any:
+    driver = drivers.Process(target=drive, args=arguments)
+    driver.start()
+    return driver
+
+
+def finish(driver: Any) -> None:
+    driver.join(300)
+    assert driver.exitcode == 0
+
+
+def progress(archive: Path) -> int:
+    """Files that the archive holds so far, scratch included: a clock that a slow machine slows too."""
+    return sum(1 for _ in archive.rglob("*"))
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_killed_at_seeded_moments(tmp_path: Path, server: Served, runner: str) -> None:
+    """At each moment, told by how much of the archive is there, a driver is killed; the last one is let finish."""
+    model = write_folder(tmp_path / "tiny")
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    finish(begun(calm, server.api_url, model, "local"))
+    whole = progress(calm)
+    dice = random.Random(2)
+    kills = 0
+    for moment in sorted(dice.uniform(0, 1) for _ in range(MOMENTS[runner])):
+        driver = begun(stormy, server.api_url, model, runner)
+        while progress(stormy) < moment * whole and driver.is_alive():
+            time.sleep(0.01)
+        driver.join(dice.uniform(0, 0.2))
+        if driver.is_alive():
+            driver.kill()
+            kills += 1
+        driver.join()
+    assert kills
+    finish(begun(stormy, server.api_url, model, runner))
+    assert_same(contents(Archive.open(str(stormy))), contents(Archive.open(str(calm))))
