@@ -1,0 +1,97 @@
+"""Write docs/config.md from the settings classes: python docs/make_config.py
+
+Each setting is described by the string under its field; `tests/docs/test_config.py` fails when the page is out of date.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from pipeline import config
+from pipeline.search import Query
+
+PAGE = Path(__file__).parent / "config.md"
+
+HEAD = """\
+# Configuration
+
+<!-- Made by docs/make_config.py from the settings classes. Edit the strings under their fields, not this page. -->
+
+A configuration is a YAML file, one an archive; `conf/` has examples. Every setting can be overridden on the command
+line, by its key and a value in YAML:
+
+    tintype run conf/loc.yaml --set archive=s3://bucket/loc --set sources.0.limit=200 --set run.runner=local
+
+An unknown key is an error that suggests the nearest known one. Secrets are never settings: they come from the
+environment.
+"""
+
+# How each class's settings are written, outermost first.
+PLACES = {
+    "Settings": ("The file", None),
+    "FlickrSource": ("A Flickr photostream or album", "sources[]"),
+    "FolderSource": ("A folder of pictures", "sources[]"),
+    "ImageSettings": ("Pictures", "images"),
+    "EmbeddingSettings": ("An embedding", "embeddings.<name>"),
+    "CaptionSettings": ("A caption", "captions.<name>"),
+    "IndexSettings": ("The index", "index"),
+    "RunSettings": ("Runs", "run"),
+    "Query": ("A query in a file for `tintype search --queries`", "[]"),
+}
+
+
+def page() -> str:
+    """The whole of docs/config.md."""
+    classes = [*config.setting_classes(), Query]
+    return "\n".join([HEAD, *(section(cls) for cls in classes)])
+
+
+def section(cls: type) -> str:
+    """One class of settings: a heading and a table."""
+    title, place = PLACES[cls.__name__]
+    rows = [
+        f"| `{name}` | {kind(said)} | {default(said)} | {' '.join(said['description'].split())} |"
+        for name, said in properties(cls).items()
+    ]
+    head = f"## {title}" + (f": `{place}`" if place else "")
+    return "\n".join([head, "", "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def properties(cls: type) -> dict[str, dict[str, Any]]:
+    """Setting → its JSON schema, of one class; `required` says whether it must be given."""
+    schema = pydantic.TypeAdapter(cls).json_schema()
+    found = {}
+    for name, said in schema["properties"].items():
+        # Where a class and the field that holds it are described alike, only the class says it.
+        whole = schema["$defs"][said["$ref"].rpartition("/")[2]] | said if "$ref" in said else said
+        # A source's kind has a default for code, but tells the kinds apart in YAML.
+        found[name] = whole | {"required": name in schema.get("required", ()) or "const" in said}
+    return found
+
+
+def kind(said: dict[str, Any]) -> str:
+    """The kind of value a setting takes, as YAML has it."""
+    if "const" in said:
+        return f"`{said['const']}`"
+    if "enum" in said:
+        return " or ".join(f"`{value}`" for value in said["enum"])
+    if "anyOf" in said:
+        return " or ".join(kind(one) for one in said["anyOf"])
+    if said.get("additionalProperties"):
+        return "settings by name"
+    names = {"string": "text", "integer": "whole number", "array": "list of settings", "object": "settings"}
+    return names.get(said["type"], said["type"])
+
+
+def default(said: dict[str, Any]) -> str:
+    if said["required"]:
+        return "required"
+    if "default" not in said:
+        return "none" if kind(said) == "settings by name" else "those below"
+    value = said["default"]
+    return "null" if value is None else f"`{value}`" if value != "" else "empty"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
