@@ -3,11 +3,10 @@
 import errno
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -29,7 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out, err = Console(), Console(stderr=True)
+# Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
+PLAIN_WIDTH = 240
+out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+err = Console(width=None if sys.stderr.isatty() else PLAIN_WIDTH, stderr=True)
 
 Conf = Annotated[str, typer.Argument(metavar="CONF", help="A YAML configuration; see conf/ and docs/config.md.")]
 ArchiveName = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A configuration, or an archive's path or URL.")]
@@ -47,8 +49,12 @@ def carry_out(conf: str, overrides: list[str], steps: Sequence[str], retry_faile
     from pipeline.run import run
 
     settings = config.load(conf, overrides)
-    with progress.Progress(err) as shown:
-        summary = run(settings, shown, steps, retry_failed=retry_failed)
+    try:
+        with progress.Progress(err) as shown:
+            summary = run(settings, shown, steps, retry_failed=retry_failed)
+    except KeyboardInterrupt:
+        err.print("stopped; run the same command again to go on", highlight=False)
+        raise typer.Exit(130) from None
     out.print(terminal.summary(summary, settings.archive, steps), highlight=False)
     raise typer.Exit(summary.exit_status(settings.run.max_failed))
 
@@ -190,23 +196,19 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status. A user's mistake is one line, a bug is a traceback."""
-    command: Callable[..., Any] = typer.main.get_command(app)
     try:
-        return command(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False) or 0
+        app(args=sys.argv[1:] if arguments is None else list(arguments), prog_name="tintype")
+    except SystemExit as end:
+        return int(end.code or 0)
     except UserError as error:
         print(f"tintype: {error}", file=sys.stderr)
         return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        print("tintype: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print(f"tintype: no space left on {error.filename or 'the disk'}; free some and run again", file=sys.stderr)
         return 1
+    return 0
 
 
 if __name__ == "__main__":
