@@ -1,4 +1,4 @@
-"""Weights in the archive, `models/<sha256>/`: put there once, read by every worker and by searches offline."""
+"""Weights in the archive: `models/<sha256>/`, put there once, read by every worker and by offline searches."""
 
 import json
 import os
