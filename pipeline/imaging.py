@@ -207,7 +207,7 @@ class Checker:
     file's), and die with this process.
     """
 
-    def __init__(self, children: int | None = None, deadline: float = 120.0) -> None:
+    def __init__(self, children: int | None = None, deadline: float = 60.0) -> None:
         self.deadline = deadline
         self._idle: LifoQueue[subprocess.Popen[bytes] | None] = LifoQueue()
         for _ in range(children or os.cpu_count() or 1):
