@@ -37,7 +37,7 @@ Conf = Annotated[str, typer.Argument(metavar="CONF", help="A YAML configuration;
 ArchiveName = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A configuration, or an archive's path or URL.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: run.runner=local.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
-Retry = Annotated[bool, typer.Option(help="Also ask again for pictures whose failure may have passed.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Ask again where a failure may have passed.")]
 
 
 def archive_url(name: str) -> str:

@@ -42,7 +42,10 @@ class Progress:
     def report(self, stage: str, said: Receipt | Failure) -> None:
         if isinstance(said, Failure):
             self.failures.append(said)
-            self.console.print(f"[red]{stage}: part {said.part} failed: {said.error}[/red]", highlight=False)
+            # Whatever it was is nobody's mistake but ours: the traceback belongs where it is seen.
+            self.console.print(
+                f"{stage}: part {said.part} failed\n{said.traceback or said.error}", highlight=False, markup=False
+            )
             return
         table = said["table"]
         self.rows[table] += said["rows"]

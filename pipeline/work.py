@@ -4,7 +4,6 @@ A runner takes a `Desk`, the stages in their order, and a `report` to call as pa
 committed is the next one's work at once, so that listing, fetching and annotating overlap.
 """
 
-import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from pipeline.gate import Gate
 from pipeline.photo import Size, UserError
 from pipeline.sources import Source
 from pipeline.stages.list import list_source
-
-log = logging.getLogger(__name__)
 
 STEPS = ("list", "fetch", "annotate", "index")  # of a whole run, in their order
 
@@ -103,7 +100,6 @@ def attempt(stage: str, do: Do, part: int) -> list[Receipt] | Failure:
     except UserError:
         raise
     except Exception as error:
-        log.exception("%s of part %d failed", stage, part)
         return Failure(stage, part, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
 
 

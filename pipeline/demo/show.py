@@ -17,7 +17,7 @@ from pipeline.demo.stream import ALIAS, demo_stream
 from pipeline.models import store
 from pipeline.photo import UserError
 from pipeline.progress import Progress
-from pipeline.run import run
+from pipeline.run import Summary, run
 from pipeline.search import Query
 from pipeline.status import status
 from pipeline.work import STEPS
@@ -44,11 +44,9 @@ def settings(archive: str, api_url: str, **changed: Any) -> Settings:
 def show(folder: str, out: Console, err: Console) -> int:
     """Run the demo in `folder`, print what it gives, and return the exit status."""
     archive = Path(folder)
-    os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
-    os.environ.setdefault("NO_PROXY", "127.0.0.1")
-    with served(archive.parent / "demo-server") as server, Progress(err) as progress:
-        out.print(f"A photostream drawn by code is served at {server.url}; a tiny CoCa will read it.", highlight=False)
-        done = run(settings(folder, server.api_url), progress, STEPS)
+    out.print("A photostream drawn by code, served on loopback as Flickr serves one; a tiny CoCa reads it.")
+    with Progress(err) as progress:
+        done = make(folder, progress)
     out.print(terminal.summary(done, folder, ()), highlight=False)
     out.print(terminal.status(status(Archive.open(folder))), highlight=False)
     out.print()
@@ -66,6 +64,14 @@ def show(folder: str, out: Console, err: Console) -> int:
     out.print(f"The contact sheet of these searches: {sheet}", highlight=False)
     out.print(f'Search it yourself: tintype search {folder} "a green windmill in the snow"', highlight=False)
     return done.exit_status(0.01)
+
+
+def make(folder: str, progress: Progress, runner: str = "ray") -> Summary:
+    """Make the demo's archive in `folder`, or what is missing of it."""
+    os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
+    os.environ.setdefault("NO_PROXY", "127.0.0.1")
+    with served(Path(folder).parent / "demo-server") as server:
+        return run(settings(folder, server.api_url, run={"runner": runner, "part_size": 120}), progress, STEPS)
 
 
 @contextlib.contextmanager
