@@ -19,7 +19,7 @@ from open_clip.coca_model import CoCa
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.demo.scenes import Scene, caption
+from pipeline.demo.scenes import Scene, caption, shows_colour
 from pipeline.training import model as models
 from pipeline.training import pictures, texts
 from pipeline.training.evaluate import Tokenize, evaluate
@@ -28,7 +28,7 @@ _BATCH = 128
 _RATE = 1.5e-3
 _WARM_UP = 0.03  # of the whole time
 _DECAY = 0.999  # of the averaged weights, a step
-_CAPTION_WEIGHT = 1.0
+_NEARLY_TRUE = 4.0  # what a picture and a phrase of its words wrongly joined weigh in the contrastive loss
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Batch:
     captions: Tensor  # token ids [pictures, context length]
     phrases: Tensor  # token ids [phrases, context length]
     true: Tensor  # float32 [pictures, phrases]
+    weights: Tensor  # float32 [pictures, phrases]
 
 
 @dataclass
@@ -172,25 +173,29 @@ def batches(
     normalize: Callable[[Tensor], Tensor],
     dice: random.Random,
 ) -> Iterator[Batch]:
-    """Batches without end: twins together, half of all pictures mirrored, the whole bank and 50 phrases more."""
+    """Batches without end, each with the whole bank of phrases and 50 more; half of the pictures are mirrored.
+
+    Twins come together. Half of them are of two things in colours, which alone teach whose colour is whose.
+    """
     noise = torch.Generator().manual_seed(dice.getrandbits(32))
-    order: list[int] = []
+    twins = range(len(scenes) // 2)
+    telling = [i for i in twins if len(scenes[2 * i].things) == 2 and shows_colour(scenes[2 * i].medium)]
     while True:
-        if len(order) < _BATCH // 2:
-            order = dice.sample(range(len(scenes) // 2), len(scenes) // 2)
-        twins, order = order[: _BATCH // 2], order[_BATCH // 2 :]
-        rows = [row for twin in twins for row in (2 * twin, 2 * twin + 1)]
+        chosen = dice.choices(telling, k=_BATCH // 4) + dice.choices(twins, k=_BATCH // 4)
+        rows = [row for twin in chosen for row in (2 * twin, 2 * twin + 1)]
         shown, drawn = [scenes[row] for row in rows], pixels[rows]
         for i in range(len(rows)):
             if dice.random() < 0.5:
                 shown[i] = pictures.flipped(shown[i])
                 drawn[i] = drawn[i, :, ::-1]
         phrases = texts.bank(dice) + [texts.describe(scene, dice) for scene in dice.sample(shown, 50)]
+        true, nearly = (torch.from_numpy(table).float() for table in texts.truth(phrases, shown))
         yield Batch(
             _disturbed(normalize(torch.from_numpy(drawn)), noise),
             tokenize([caption(scene) for scene in shown]),
             tokenize([phrase.text for phrase in phrases]),
-            torch.from_numpy(texts.truth(phrases, shown)).float(),
+            true,
+            1.0 + (_NEARLY_TRUE - 1.0) * nearly,
         )
 
 
@@ -201,7 +206,7 @@ def learn(run: Run, batch: Batch, unused: int, rate: float) -> tuple[float, floa
     run.model.train()
     captioning, contrast = losses(run.model, run.bias, batch, unused)
     run.optimizer.zero_grad()
-    (_CAPTION_WEIGHT * captioning + contrast).backward()
+    (captioning + contrast).backward()
     nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
     run.optimizer.step()
     run.step += 1
@@ -232,8 +237,8 @@ def losses(model: CoCa, bias: Tensor, batch: Batch, unused: int) -> tuple[Tensor
     phrase_latents, _ = model.text(batch.phrases)
     cosines = functional.normalize(image_latents, dim=-1) @ functional.normalize(phrase_latents, dim=-1).T
     scored = model.logit_scale.exp() * cosines + bias
-    contrast = functional.binary_cross_entropy_with_logits(scored, batch.true, reduction="sum") / len(batch.pixels)
-    return captioning, contrast
+    contrast = functional.binary_cross_entropy_with_logits(scored, batch.true, batch.weights, reduction="sum")
+    return captioning, contrast / len(batch.pixels)
 
 
 def rate(progress: float) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.demo.scenes import COLOURS, NEVER_TRAINED, OBJECTS, Scene, caption, shows_colour, with_article
+from pipeline.training.pictures import flipped
 
 Tokenize = Callable[[list[str]], Tensor]  # texts → token ids of the model's own vocabulary, [texts, context length]
 
@@ -20,7 +21,7 @@ class Figures:
 
     precision: float  # of the first 5 photos for `a <colour> <object>`, over trained pairs
     precision_never_trained: float  # the same over pairs that were never trained
-    captions: float  # captions that are right in every word
+    captions: float  # captions right in every word; of two things either may come first
     arithmetic: float  # image + (new colour − old colour) with a right photo among the first 5
 
     def __str__(self) -> str:
@@ -54,7 +55,7 @@ def evaluate(
     tokens = torch.cat([tokens for _, tokens in encoded])
     start, end = tokenize([""])[0, :2].tolist()
     written = [decode(ids) for part in tokens[:captions].split(100) for ids in greedy(model, part, start, end)]
-    right = [text == caption(scene) for text, scene in zip(written, scenes, strict=False)]
+    right = [text in (caption(scene), caption(flipped(scene))) for text, scene in zip(written, scenes, strict=False)]
 
     def text_vectors(texts: list[str]) -> np.ndarray:
         return model.encode_text(tokenize(texts)).numpy()

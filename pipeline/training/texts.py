@@ -13,32 +13,48 @@ import numpy as np
 
 from pipeline.demo.scenes import COLOURS, MEDIA, NEVER_TRAINED, OBJECTS, PLACES, Scene, shows_colour, with_article
 
+Fact = str | tuple[str, str]  # a kind, colour, place or medium; or a colour and the kind that has it
+
 PAIRS = tuple((colour, kind) for colour in COLOURS for kind in OBJECTS if (colour, kind) not in NEVER_TRAINED)
 
-_FACTS = {fact: i for i, fact in enumerate((*OBJECTS, *COLOURS, *PLACES, *MEDIA, *PAIRS))}
+_FACTS: dict[Fact, int] = {fact: i for i, fact in enumerate((*OBJECTS, *COLOURS, *PLACES, *MEDIA, *PAIRS))}
 _WORDINGS = ("{}", "{}", "{}", "a photo of {}", "a picture of {}", "an image of {}", "this is {}")
 
 
 @dataclass(frozen=True)
 class Phrase:
     text: str
-    claims: tuple[str | tuple[str, str], ...]
+    claims: tuple[Fact, ...]
 
 
-def truth(phrases: Sequence[Phrase], scenes: Sequence[Scene]) -> np.ndarray:
-    """Which phrases are true of which scenes: bool [scenes, phrases]."""
-    claimed = np.zeros((len(phrases), len(_FACTS)), np.float32)
-    for row, phrase in zip(claimed, phrases, strict=True):
-        row[[_FACTS[claim] for claim in phrase.claims]] = 1.0
-    held = np.zeros((len(scenes), len(_FACTS)), np.float32)
-    for row, scene in zip(held, scenes, strict=True):
-        row[[_FACTS[fact] for fact in facts(scene)]] = 1.0
-    return held @ claimed.T == claimed.sum(axis=1)
+def truth(phrases: Sequence[Phrase], scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """Which phrases are true of which scenes, and which are only nearly so: two tables, bool [scenes, phrases].
+
+    Nearly true is "a red tent" of a red sailboat beside a blue tent: all its words are, only not together.
+    """
+    shown = _table([_facts(scene) for scene in scenes])
+    claimed = _table([list(phrase.claims) for phrase in phrases])
+    words = _table([_apart(phrase.claims) for phrase in phrases])
+    true = shown @ claimed.T == claimed.sum(axis=1)
+    return true, (shown @ words.T == words.sum(axis=1)) & ~true
 
 
-def facts(scene: Scene) -> list[str | tuple[str, str]]:
+def _table(rows: Sequence[Sequence[Fact]]) -> np.ndarray:
+    """One row of zeros and ones for each list of facts."""
+    table = np.zeros((len(rows), len(_FACTS)), np.float32)
+    for row, found in zip(table, rows, strict=True):
+        row[[_FACTS[fact] for fact in found]] = 1.0
+    return table
+
+
+def _apart(claims: Sequence[Fact]) -> list[Fact]:
+    """The claims with each coloured kind taken for a colour and a kind."""
+    return [word for claim in claims for word in ((claim,) if isinstance(claim, str) else claim)]
+
+
+def _facts(scene: Scene) -> list[Fact]:
     """What a scene shows, never-trained pairs not counted."""
-    found: list[str | tuple[str, str]] = [scene.place, scene.medium]
+    found: list[Fact] = [scene.place, scene.medium]
     for thing in scene.things:
         found.append(thing.kind)
         if shows_colour(scene.medium):
@@ -63,7 +79,7 @@ def describe(scene: Scene, dice: random.Random) -> Phrase:
     dice.shuffle(things)
     if len(things) == 2 and dice.random() < 0.4:
         things.pop()
-    claims: list[str | tuple[str, str]] = []
+    claims: list[Fact] = []
     names = []
     for thing in things:
         coloured = shows_colour(scene.medium) and dice.random() < 0.75
