@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -108,12 +109,16 @@ class Slot:
 
     start: Callable[[int], Any]  # part → ref
     room: int
-    node: Any = None  # ref of the node's id, for an actor
+    ask: Callable[[], Any] | None = None  # → ref of the node's id, which an actor answers once it is alive
+    node: str | None = None  # where the actor lives
     busy: dict[int, bool] = field(default_factory=dict)  # part → whether it had company
     alone: bool = False  # a suspect is in it: nothing else may be
+    reviving: bool = (
+        False  # its actor died: what is sent before the next one lives would be lost, and wrongly suspected
+    )
 
     def free(self) -> bool:
-        return not self.alone and len(self.busy) < self.room
+        return not self.alone and not self.reviving and len(self.busy) < self.room
 
 
 @dataclass
@@ -134,7 +139,7 @@ class Lane:
     def start(self) -> Iterator[tuple[Any, Slot, int]]:
         """Put into the slots what fits: suspects first, each in a slot of its own."""
         for slot in self.slots:
-            if self.suspects and not slot.busy:
+            if self.suspects and not slot.busy and slot.free():
                 part = self.suspects.popleft()
                 slot.busy[part], slot.alone = False, True
                 yield slot.start(part), slot, part
@@ -144,7 +149,7 @@ class Lane:
                 slot.busy[part] = len(slot.busy) > 0
                 yield slot.start(part), slot, part
 
-    def died(self, slot: Slot, part: int, company: bool, node_lost: bool, error: str) -> Failure | None:
+    def died(self, part: int, company: bool, node_lost: bool, error: str) -> Failure | None:
         """A part's worker died: the part is redone alone, until it has killed three workers with nobody else there."""
         if not company and not node_lost:
             self.deaths[part] += 1
@@ -170,6 +175,7 @@ def run(
     shared = RemoteDesk(actor)
     lanes = [Lane(stage, slots(stage, shared)) for stage in stages]
     under_way: dict[Any, tuple[Lane, Slot, int]] = {}
+    asked = {slot.ask(): slot for lane in lanes for slot in lane.slots if slot.ask}  # who is to say where it lives
     listed: Any = actor.list_all.options(num_returns="streaming").remote() if listing else None
     for lane in lanes:
         lane.add(lane.stage.pending(archive))
@@ -177,33 +183,52 @@ def run(
         for lane in lanes:
             under_way |= {ref: (lane, slot, part) for ref, slot, part in lane.start()}
         waiting = [*under_way, *([listed] if listed is not None else [])]
-        if not waiting:
+        if not waiting and not any(slot.reviving for slot in asked.values()):
             return
-        [first], _ = ray.wait(waiting, num_returns=1)
+        [first], _ = ray.wait([*waiting, *asked], num_returns=1)
+        if first in asked:
+            slot = asked.pop(first)
+            asked |= revived(slot, first)
+            continue
         if first is listed:
-            try:
-                receipt = answer(next(listed))  # type: ignore[arg-type]
-            except StopIteration:
+            receipt = next_listed(listed)
+            if receipt is None:
                 listed = None
                 continue
-            report("list", receipt)
-            if lanes:
-                lanes[0].add([receipt["part"]])
-            continue
-        lane, slot, part = under_way.pop(first)
-        company = slot.busy.pop(part)
-        slot.alone = False
-        try:
-            outcome: list[Receipt] | Failure | None = answer(first)
-        except RayError as error:
-            outcome = lane.died(slot, part, company, node_lost(slot, error), type(error).__name__)
-        if isinstance(outcome, list):
+            outcome: list[Receipt] | Failure | None = [receipt]
+            stage, part, following = "list", receipt["part"], lanes[:1]
+        else:
+            lane, slot, part = under_way.pop(first)
+            stage, following = lane.stage.name, lanes[lanes.index(lane) + 1 :][:1]
+            outcome = ended(lane, slot, part, first)
+            if slot.reviving and slot.ask and slot not in asked.values():
+                asked[slot.ask()] = slot
+        if isinstance(outcome, Failure):
+            report(stage, outcome)
+        elif outcome is not None:
             for receipt in outcome:
-                report(lane.stage.name, receipt)
-            for after in lanes[lanes.index(lane) + 1 :][:1]:
+                report(stage, receipt)
+            for after in following:
                 after.add([part])
-        elif outcome:
-            report(lane.stage.name, outcome)
+
+
+def next_listed(listed: Any) -> Receipt | None:
+    """The next receipt of a listing; None at its end."""
+    try:
+        return answer(next(listed))
+    except StopIteration:
+        return None
+
+
+def ended(lane: Lane, slot: Slot, part: int, ref: Any) -> list[Receipt] | Failure | None:
+    """What came of a part: its receipts, or its failure; None where it will be redone."""
+    company = slot.busy.pop(part)
+    slot.alone = False
+    try:
+        return answer(ref)
+    except RayError as error:
+        slot.reviving = slot.ask is not None
+        return lane.died(part, company, node_lost(slot, error), type(error).__name__)
 
 
 def answer(ref: Any) -> Any:
@@ -214,17 +239,23 @@ def answer(ref: Any) -> Any:
         raise error.cause from None
 
 
+def revived(slot: Slot, said: Any) -> dict[Any, Slot]:
+    """Take an actor's word of where it lives; where it died before it could speak, ask the next one."""
+    assert slot.ask is not None
+    try:
+        slot.node = ray.get(said)
+    except RayError:
+        time.sleep(0.5)  # while Ray starts the next one it answers at once that there is none
+        return {slot.ask(): slot}
+    slot.reviving = False
+    return {}
+
+
 def node_lost(slot: Slot, error: RayError) -> bool:
     """Whether a worker died because its machine did: that is not its part's doing."""
     if isinstance(error, NodeDiedError):
         return True
-    if slot.node is None:
-        return False
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    try:
-        return ray.get(slot.node, timeout=0) not in alive
-    except RayError:
-        return False
+    return slot.node is not None and slot.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def slots(stage: Stage, shared: RemoteDesk) -> list[Slot]:
@@ -255,7 +286,7 @@ def actor_slot(stage: Stage, shared: RemoteDesk, resources: dict[str, float], th
         **resources,
     )
     actor: Any = worker.remote(threads)
-    return Slot(lambda part: actor.work.remote(stage, shared, part), room=IN_FLIGHT, node=actor.node.remote())
+    return Slot(lambda part: actor.work.remote(stage, shared, part), room=IN_FLIGHT, ask=actor.node.remote)
 
 
 def seen_from_every_node(url: str) -> None:

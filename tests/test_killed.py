@@ -49,7 +49,7 @@ def finish(driver: Any) -> None:
 
 def progress(archive: Path) -> int:
     """Files that the archive holds so far, scratch included: a clock that a slow machine slows too."""
-    return sum(1 for _ in archive.rglob("*"))
+    return sum(len(names) for _, _, names in os.walk(archive))
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
