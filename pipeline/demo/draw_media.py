@@ -21,17 +21,14 @@ def photograph(paint: Paint, width: int, height: int, dice: random.Random) -> Im
 def poster(paint: Paint, width: int, height: int, dice: random.Random) -> Image.Image:
     """Flat inks on cream paper: a wide margin and a double line round the picture."""
     margin = round(0.07 * min(width, height))
-    sheet = Image.new(
-        "RGB", (2 * width, 2 * height), (240, 230, 204)
-    )  # reduced at the end, for lines finer than a pixel
-    lines = ImageDraw.Draw(sheet)
-    ink = dice.choice(((58, 50, 46), (44, 52, 62), (64, 48, 40)))
-    thick = max(1, round(0.4 * margin))
-    for inset in (2 * thick, 2 * margin - thick):
-        box = (inset, inset, 2 * width - 1 - inset, 2 * height - 1 - inset)
-        lines.rectangle(box, outline=ink, width=thick)
-    sheet = sheet.reduce(2)
+    sheet = Image.new("RGB", (width, height), (240, 230, 204))
     sheet.paste(paint(width - 2 * margin, height - 2 * margin, 0.0), (margin, margin))
+    lines = Image.new("L", (2 * width, 2 * height))  # twice the size, for in small pictures they are finer than a pixel
+    thick = max(1, round(2 * margin / 9))
+    for inset in (2 * thick, 2 * margin):
+        box = (inset, inset, 2 * width - 1 - inset, 2 * height - 1 - inset)
+        ImageDraw.Draw(lines).rectangle(box, outline=255, width=thick)
+    sheet.paste(dice.choice(((58, 50, 46), (44, 52, 62), (64, 48, 40))), mask=lines.reduce(2))
     return sheet
 
 

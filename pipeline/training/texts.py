@@ -17,7 +17,8 @@ Fact = str | tuple[str, str]  # a kind, colour, place or medium; or a colour and
 
 PAIRS = tuple((colour, kind) for colour in COLOURS for kind in OBJECTS if (colour, kind) not in NEVER_TRAINED)
 
-_FACTS: dict[Fact, int] = {fact: i for i, fact in enumerate((*OBJECTS, *COLOURS, *PLACES, *MEDIA, *PAIRS))}
+_ALL: tuple[Fact, ...] = (*OBJECTS, *COLOURS, *PLACES, *MEDIA, *PAIRS)
+_FACTS = {fact: i for i, fact in enumerate(_ALL)}
 _WORDINGS = ("{}", "{}", "{}", "a photo of {}", "a picture of {}", "an image of {}", "this is {}")
 
 
