@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import storage
@@ -46,8 +46,9 @@ def connection(cpus: int | None = None) -> Iterator[None]:
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, **(private if address == "local" else {})
         )
-    except ConnectionError as error:
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    except (ConnectionError, AuthenticationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the Ray cluster at RAY_ADDRESS={address} does not take us: {reason}") from error
     try:
         yield
     finally:
