@@ -11,6 +11,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,29 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem(endpoint_url=url, key="test", secret="test").mkdir(bucket)
     return f"s3://{bucket}/archive"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A small photostream, served as Flickr serves one: pipeline.demo.server.Served."""
+    from tests import photostream
+
+    with photostream.served(tmp_path_factory.mktemp("pictures")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny CoCa with random weights."""
+    from tests.models.conftest import write_folder
+
+    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def ray_here(s3_server: str) -> Iterator[None]:
+    """A private Ray of two CPUs, started after the S3 server, whose address and credentials its workers inherit."""
+    from pipeline import cluster
+
+    with cluster.connection(cpus=2):
+        yield

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,6 @@ import yaml
 from pipeline.cli import main
 from pipeline.demo.server import KEY, SECRET, Served
 from pipeline.demo.stream import ALIAS
-from tests import photostream
-from tests.models.conftest import write_folder
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with photostream.served(tmp_path_factory.mktemp("pictures")) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(autouse=True)

@@ -3,18 +3,10 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from pipeline.archive import Archive
 from pipeline.photo import REASONS
 from pipeline.status import status
 from tests import photostream
-from tests.models.conftest import write_folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def archived(folder: Path, archive: Path, model: Path) -> Archive:

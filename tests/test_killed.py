@@ -5,7 +5,6 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from pipeline.archive import Archive
 from pipeline.demo.server import KEY, SECRET, Served
 from tests import photostream
-from tests.models.conftest import write_folder
 from tests.test_run import assert_same, contents
 
 MOMENTS = {"local": 10, "ray": 3}  # how often a driver is killed: with Ray each one starts a cluster anew
@@ -28,12 +26,6 @@ def drive(archive: Path, api_url: str, model: Path, runner: str) -> None:
     warnings.simplefilter("ignore")
     os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
     photostream.carry_out(photostream.settings(str(archive), api_url, model, runner))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with photostream.served(tmp_path_factory.mktemp("pictures")) as served:
-        yield served
 
 
 def begun(*arguments: object) -> Any:
@@ -53,9 +45,8 @@ def progress(archive: Path) -> int:
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_killed_at_seeded_moments(tmp_path: Path, server: Served, runner: str) -> None:
+def test_killed_at_seeded_moments(tmp_path: Path, server: Served, model: Path, runner: str) -> None:
     """At each moment, told by how much of the archive is there, a driver is killed; the last one is let finish."""
-    model = write_folder(tmp_path / "tiny")
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
     finish(begun(calm, server.api_url, model, "local"))
     whole = progress(calm)

@@ -1,6 +1,5 @@
 """One run takes a photostream to tables and an index: the same in-process and on Ray, on local disk and on S3."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,34 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import cluster, search
+from pipeline import search
 from pipeline.archive import Archive
 from pipeline.demo.server import KEY, SECRET, Served
 from pipeline.models import store
 from pipeline.status import status
 from pipeline.work import STEPS
 from tests import photostream
-from tests.models.conftest import write_folder
 
 TIMES = {"rights_observed_at", "listed_at", "fetched_at"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with photostream.served(tmp_path_factory.mktemp("pictures")) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def ray_here(s3_server: str) -> Iterator[None]:
-    """After the S3 server, whose address and credentials the workers inherit."""
-    with cluster.connection(cpus=2):
-        yield
 
 
 @pytest.fixture(autouse=True)

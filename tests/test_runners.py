@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,6 @@ from tests import runners
 
 PARTS = range(6)
 Runner = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    with cluster.connection(cpus=2):
-        yield
 
 
 @pytest.fixture(params=["local", "ray"])
