@@ -6,9 +6,6 @@ what is forgotten must be in no answer from that moment on.
 
 import functools
 import hashlib
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,15 +140,9 @@ def _local(url: str, card: dict[str, Any]) -> Path:
     if storage.is_local(url):
         folder = storage.local_path(url)
     else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = cache / "tintype" / hashlib.sha256(url.encode()).hexdigest()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = storage.cache(hashlib.sha256(url.encode()).hexdigest()[:16])
         for name in card["bytes"]:
-            if not (folder / name).exists():
-                part = folder / f".{name}-{uuid.uuid4().hex}"
-                with storage.open_file(storage.join(url, name)) as source, part.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 24)
-                part.rename(folder / name)
+            storage.bring(storage.join(url, name), folder / name)
     for name, size in card["bytes"].items():
         if not (folder / name).exists() or (folder / name).stat().st_size != size:
             raise _damaged(folder)

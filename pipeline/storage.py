@@ -129,6 +129,25 @@ def open_file(url: str) -> Any:
     return fs.open(path, "rb")
 
 
+def cache(*names: str) -> Path:
+    """A place in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").joinpath("tintype", *names)
+
+
+def bring(url: str, path: Path) -> None:
+    """Make `path` a local copy of `url`, whole or not at all, unless it is there. Raises FileNotFoundError."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    fs, path_there = filesystem(url)
+    try:
+        fs.get_file(path_there, str(part))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def exists(url: str) -> bool:
     fs, path = filesystem(url)
     return fs.exists(path)

@@ -7,12 +7,13 @@ committed is the next one's work at once, so that listing, fetching and annotati
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.archive import Archive
 from pipeline.gate import Gate
 from pipeline.photo import Size, UserError
 from pipeline.sources import Source
+from pipeline.stages.fetch import Shared
 from pipeline.stages.list import list_source
 
 STEPS = ("list", "fetch", "annotate", "index")  # of a whole run, in their order
@@ -31,16 +32,6 @@ class Failure:
 
 
 Report = Callable[[str, Receipt | Failure], None]  # (stage, what came of a part)
-
-
-class Shared(Protocol):
-    """What workers share across a run: the gate before the image host, and a source's answers about sizes."""
-
-    def reserve(self) -> float: ...
-
-    def pause(self, seconds: float) -> None: ...
-
-    def sizes(self, source: str, photo_id: str) -> list[Size] | None: ...
 
 
 Do = Callable[[int], list[Receipt]]

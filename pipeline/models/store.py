@@ -1,9 +1,7 @@
 """Weights in the archive: `models/<sha256>/`, put there once, read by every worker and by offline searches."""
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from pipeline import storage
@@ -60,16 +58,6 @@ def local(archive: str, sha256: str) -> Path:
         ) from error
     if storage.is_local(folder):
         return storage.local_path(folder) / names[0]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tintype" / "models"
-    if not (cache / sha256).exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            for name in names:
-                fs, path = storage.filesystem(storage.join(folder, name))
-                fs.get_file(path, str(Path(scratch) / name))
-            try:
-                (Path(scratch)).rename(cache / sha256)
-            except OSError:  # somebody else was first
-                assert (cache / sha256).is_dir()
-            Path(scratch).mkdir(exist_ok=True)  # for TemporaryDirectory to remove
-    return cache / sha256 / names[0]
+    for name in names:
+        storage.bring(storage.join(folder, name), storage.cache("models", sha256, name))
+    return storage.cache("models", sha256, names[0])

@@ -2,13 +2,12 @@
 
 import difflib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import huggingface_hub
 import open_clip
 import requests
+from botocore.exceptions import BotoCoreError
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
 from pipeline import storage
@@ -98,16 +97,11 @@ def _fetched(url: str) -> Path:
             raise UserError(f"there is no checkpoint {url}")
         return storage.local_path(url)
     fs, remote = storage.filesystem(url)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tintype" / "checkpoints"
     try:
         version = hashlib.sha256(f"{url} {fs.ukey(remote)}".encode()).hexdigest()[:32]
-        target = cache / version / remote.rstrip("/").rsplit("/", 1)[-1]
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as part:
-                fs.get_file(remote, str(Path(part) / target.name))
-                (Path(part) / target.name).replace(target)
-    except Exception as error:  # every file system brings exceptions of its own: botocore's are not OSErrors
+        target = storage.cache("checkpoints", version, remote.rstrip("/").rsplit("/", 1)[-1])
+        storage.bring(url, target)
+    except (OSError, ValueError, BotoCoreError) as error:  # S3's missing credentials are no OSError
         raise UserError(f"the checkpoint {url} cannot be fetched ({reason(error)})") from error
     return target
 
