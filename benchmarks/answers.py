@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -37,6 +37,7 @@ from pipeline.demo.show import make
 from pipeline.models import store
 from pipeline.models.coca import Captioner
 from pipeline.models.openclip import Model
+from pipeline.models.settings import Generation
 from pipeline.progress import Progress
 from pipeline.search import Query
 
@@ -108,15 +109,19 @@ def truth(scene: Scene) -> tuple[frozenset[str], frozenset[str]]:
 
 def captions(model: Model, scenes: int) -> dict[str, float]:
     """Captions of unseen scenes that name just their objects, colours (where the medium shows them) and place."""
-    captioner = Captioner(model)
-    right = []
+    right: dict[Generation, list[bool]] = {kind: [] for kind in get_args(Generation)}
+    captioners = {kind: Captioner(model, kind) for kind in right}
     for first in range(0, scenes, 50):
         batch = [random_scene(FIRST_UNSEEN + seed) for seed in range(first, min(first + 50, scenes))]
         pixels = np.stack([model.preprocess(imaging.decode(picture(scene), max_pixels=1 << 30)) for scene in batch])
-        for scene, caption in zip(batch, captioner.caption(pixels), strict=True):
-            things, places, _ = said(caption.text)
-            right.append((things, places) == truth(scene))
-    return {"captions": float(np.mean(right))}
+        vectors, tokens = model.encode(pixels)
+        assert tokens is not None
+        for kind, captioner in captioners.items():
+            for scene, caption in zip(batch, captioner.caption_tokens(tokens, vectors), strict=True):
+                things, places, _ = said(caption.text)
+                right[kind].append((things, places) == truth(scene))
+    shares = {f"captions, {kind}": float(np.mean(given)) for kind, given in right.items()}
+    return {"captions": shares.pop("captions, beam")} | shares
 
 
 def picture(scene: Scene) -> bytes:

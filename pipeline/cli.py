@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pipeline import __version__, config, contact_sheet, progress, search, terminal
 from pipeline.archive import Archive
+from pipeline.models.settings import Generation
 from pipeline.photo import UserError
 from pipeline.search import Query
 from pipeline.status import status
@@ -151,7 +152,7 @@ def describe_command(
         str, typer.Option(help="An OpenCLIP CoCa, or any OpenCLIP model for --text alone.")
     ] = "coca_ViT-L-14",
     pretrained: Annotated[str | None, typer.Option(help="Its weights; none for a local-dir: or hf-hub: model.")] = None,
-    generation: Annotated[str, typer.Option(help="beam or greedy.")] = "beam",
+    generation: Annotated[Generation, typer.Option(help="How captions' words are chosen.")] = "beam",
     archive: Annotated[str | None, typer.Option(metavar="ARCHIVE", help="Where photo ids are looked up.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from pipeline import imaging
 from pipeline.archive import Archive
 from pipeline.models import openclip
-from pipeline.models.coca import GENERATION, Captioner
+from pipeline.models.coca import Captioner
+from pipeline.models.settings import Generation
 from pipeline.photo import UserError
 from pipeline.search import MAX_PICTURE_PIXELS, read_picture
 
@@ -22,7 +23,7 @@ def describe(
     *,
     model: str,
     pretrained: str | None,
-    generation: str = "beam",
+    generation: Generation = "beam",
     archive: str | None = None,
 ) -> list[dict[str, Any]]:
     """`{"picture", "model", "caption", "logprob", "cosine", "texts": [{"text", "cosine", "probability"}]}` of each.
@@ -32,8 +33,8 @@ def describe(
     Probabilities are the softmax over the texts of the cosines times the model's own scale, as CLIP was trained
     (arXiv 2103.00020); with a single text they say nothing but 1. Raises UserError.
     """
-    if generation not in GENERATION:
-        raise UserError(f"--generation {generation}: choose one of {', '.join(GENERATION)}")
+    if generation not in get_args(Generation):
+        raise UserError(f"--generation {generation}: choose one of {', '.join(get_args(Generation))}")
     if pretrained is None and model == DEFAULT[0]:
         pretrained = DEFAULT[1]
     images = [_decoded(name, archive) for name in pictures]
@@ -41,7 +42,7 @@ def describe(
     if not texts and not loaded.is_coca:
         raise UserError(f"{model} writes no captions: give it texts to compare with (--text), or name a CoCa")
     vectors, tokens = loaded.encode(np.stack([loaded.preprocess(image) for image in images]))
-    captions = Captioner(loaded, generation).caption_tokens(tokens, vectors) if tokens is not None else []  # type: ignore[arg-type]
+    captions = Captioner(loaded, generation).caption_tokens(tokens, vectors) if tokens is not None else []
     cosines = vectors @ loaded.embed_texts(list(texts)).T if texts else np.zeros((len(images), 0))
     scaled = np.exp(loaded.logit_scale * (cosines - cosines.max(axis=1, keepdims=True, initial=-1)))
     shares = scaled / scaled.sum(axis=1, keepdims=True) if texts else scaled

@@ -17,8 +17,9 @@ import safetensors
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from torchvision.transforms import Compose, Normalize, ToTensor
 
-from pipeline.models import settings, weights
+from pipeline.models import layers, settings, weights
 from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR
 from pipeline.photo import UserError
 
@@ -43,6 +44,7 @@ class Model:
     """
 
     def __init__(self, net: Any, tokenizer: Any, identity: dict, device: str, precision: str) -> None:
+        layers.quicken(net)
         self.net = net.eval().requires_grad_(False).to(device=device, dtype=DTYPES[precision])
         self.tokenizer = tokenizer
         self.device = device
@@ -54,7 +56,14 @@ class Model:
         self.batch = 256 if device == "cuda" else 64
         self.is_coca = isinstance(net, open_clip.CoCa)
         self._identity = identity
-        self._transform = image_transform_v2(PreprocessCfg(**net.visual.preprocess_cfg), is_train=False)
+        *fit, to_tensor, normalize = image_transform_v2(
+            PreprocessCfg(**net.visual.preprocess_cfg), is_train=False
+        ).transforms
+        assert isinstance(to_tensor, ToTensor) and isinstance(normalize, Normalize)
+        self._fit = Compose(fit)
+        self._mean, self._std = (
+            torch.tensor(values, device=device)[:, None, None] for values in (normalize.mean, normalize.std)
+        )
         self._lock = threading.Lock()
 
     def identity(self) -> dict:
@@ -62,33 +71,50 @@ class Model:
         return dict(self._identity)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """OpenCLIP's own validation transform of this model: float32[3, H, W]. Needs no lock."""
-        return self._transform(image).numpy()
+        """uint8[H, W, 3]: resized and cropped as OpenCLIP's validation transform of this model does it. Needs no lock.
 
-    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, torch.Tensor | None]:
-        """One pass of the image tower over float32[n, 3, H, W], n ≥ 1.
+        The rest of that transform, which makes four times as many bytes of it, is done on the device.
+        """
+        return np.asarray(self._fit(image))
+
+    def stage(self, pixels: np.ndarray) -> torch.Tensor:
+        """uint8[n, H, W, 3] on the device, for `encode`. From another thread than that one's, copying to a GPU goes on
+        beside the computing."""
+        batch = torch.from_numpy(pixels)
+        return batch.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else batch
+
+    def encode(self, pixels: np.ndarray | torch.Tensor) -> tuple[np.ndarray, torch.Tensor | None]:
+        """One pass of the image tower over uint8[n, H, W, 3] as `preprocess` or `stage` give them, n ≥ 1.
 
         Returns unit vectors float32[n, dim], and for a CoCa its image tokens [n, tokens, width] on the device,
         which `coca.Captioner.caption_tokens` takes; None for other models.
         """
-        parts = self.run(lambda rows: self._encode(pixels[rows]), len(pixels))
+        staged = self.stage(pixels) if isinstance(pixels, np.ndarray) else pixels
+        parts = self.run(lambda rows: self._encode(staged[rows]), len(staged))
         vectors = np.concatenate([vectors for vectors, _ in parts])
         tokens = [tokens for _, tokens in parts if tokens is not None]
         return vectors, torch.cat(tokens) if tokens else None
 
-    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, torch.Tensor | None]:
-        batch = torch.from_numpy(pixels).to(device=self.device, dtype=DTYPES[self.precision])
+    def _encode(self, pixels: torch.Tensor) -> tuple[np.ndarray, torch.Tensor | None]:
+        batch = (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+        batch = batch.to(DTYPES[self.precision])
         vectors, tokens = self.net.visual(batch) if self.is_coca else (self.net.encode_image(batch), None)
         return _unit(vectors), tokens
 
     def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        """float32[n, 3, H, W], n ≥ 1 → unit vectors float32[n, dim]."""
+        """uint8[n, H, W, 3], n ≥ 1 → unit vectors float32[n, dim]."""
         return self.encode(pixels)[0]
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """n ≥ 1 texts → unit vectors float32[n, dim]. What does not fit the model's context is cut off."""
         ids = self.tokenizer(texts)
         return np.concatenate(self.run(lambda rows: _unit(self.net.encode_text(ids[rows].to(self.device))), len(texts)))
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """The model to oneself, without gradients."""
+        with self._lock, torch.inference_mode():
+            yield
 
     def run(self, forward: Callable[[slice], T], n: int) -> list[T]:
         """Calls `forward` on slices that cover range(n), under the lock, without gradients.
@@ -99,13 +125,13 @@ class Model:
         start = 0
         while start < n:
             rows = slice(start, min(start + self.batch, n))
-            with self._lock, torch.inference_mode():
+            with self.exclusive():
                 try:
                     results.append(forward(rows))
                     start = rows.stop
                     continue
                 except RuntimeError as error:
-                    if not _out_of_memory(error) or rows.stop - start == 1:
+                    if not out_of_memory(error) or rows.stop - start == 1:
                         raise
             # Outside the handler, because its traceback keeps the tensors of the failed pass alive.
             self.batch = (rows.stop - start) // 2
@@ -119,7 +145,8 @@ def _unit(vectors: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether it says so."""
     # The CPU's allocator and MPS raise a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("can't allocate memory", "out of memory")

@@ -6,6 +6,7 @@ from typing import Literal
 from pipeline.photo import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Generation = Literal["beam", "greedy", "clean"]
 
 # Licences of the weights that our configurations name, as their model cards state them.
 LICENSES = {
@@ -70,7 +71,8 @@ class CaptionSettings:
     """An OpenCLIP CoCa: its name, `local-dir:PATH` or `hf-hub:ORG/NAME`."""
     pretrained: str | None = None
     """A tag of that model, or the path or URL of a checkpoint; null with `local-dir:` and `hf-hub:`."""
-    generation: Literal["beam", "greedy"] = "beam"
-    """How the words are chosen: open_clip's own beam search, or the likeliest token each time."""
+    generation: Generation = "beam"
+    """How the words are chosen: `beam`, open_clip's own search; `greedy`, the likeliest token each time; `clean`, a
+    search by log-probability in which no three tokens in a row come twice."""
     precision: Precision = "auto"
     """`auto` is bf16 where the device computes in it natively, else fp32."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import safetensors.torch
@@ -16,6 +17,11 @@ PREPROCESSING = {
     "interpolation": "bilinear",
     "resize_mode": "squash",
 }
+
+
+def pixels(n: int = 24) -> np.ndarray:
+    """uint8[n, 16, 16, 3]"""
+    return np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
 
 
 def write_folder(folder: Path, seed: int = 7, end: float = 8.0) -> Path:
