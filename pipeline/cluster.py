@@ -23,13 +23,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline import storage
 from pipeline.archive import Archive
 from pipeline.photo import Size, UserError
-from pipeline.work import Desk, Do, Failure, Receipt, Report, Stage, attempt
+from pipeline.work import IN_FLIGHT, Desk, Do, Failure, Receipt, Report, Stage, attempt
 
 log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
 TASK_CPUS = 0.25  # a fetch waits most of the time; a fraction lets it be placed beside an annotator on two cores
-IN_FLIGHT = 2  # parts on one actor
 
 
 @contextlib.contextmanager
@@ -85,9 +84,8 @@ class Worker:
     The stage comes with each part: arguments of a constructor may be lost to a worker that Ray starts anew.
     """
 
-    def __init__(self, threads: int | None) -> None:
-        if threads:
-            os.environ["OMP_NUM_THREADS"] = str(threads)  # Ray has set it to the CPUs reserved
+    def __init__(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(own_cpus(self.node()))  # Ray has set it to the CPUs reserved
         self.do: Do | None = None
         self.lock = threading.Lock()
 
@@ -98,6 +96,12 @@ class Worker:
         with self.lock:
             self.do = self.do or stage.load(desk)
         return attempt(stage.name, self.do, part)
+
+
+def own_cpus(node: str) -> int:
+    """CPUs of its node that an annotating worker may use: a GPU's share of them, or all where there are none."""
+    [resources] = [known["Resources"] for known in ray.nodes() if known["NodeID"] == node]
+    return max(1, int(resources.get("CPU", 1) / max(1, resources.get("GPU", 1))))
 
 
 def work_once(stage: Stage, desk: RemoteDesk, part: int) -> list[Receipt] | Failure:
@@ -269,16 +273,14 @@ def slots(stage: Stage, shared: RemoteDesk) -> list[Slot]:
     if not stage.device:
         task = ray.remote(work_once).options(num_cpus=TASK_CPUS, max_retries=0)
         return [Slot(lambda part: task.remote(stage, shared, part), room=1) for _ in range(max(2, int(cpus)))]
-    needs: list[tuple[dict[str, float], int | None]]
     if gpus:
-        needs = [({"num_gpus": 1, "num_cpus": TASK_CPUS}, None)] * gpus
+        needs = [{"num_gpus": 1, "num_cpus": TASK_CPUS}] * gpus
     else:
-        here = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-        needs = [({"num_cpus": max(0.5, count / 2)}, count) for count in here]
-    return [actor_slot(stage, shared, resources, threads) for resources, threads in needs]
+        needs = [{"num_cpus": max(0.5, int(node["CPU"]) / 2)} for node in nodes if node.get("CPU", 0) >= 1]
+    return [actor_slot(stage, shared, resources) for resources in needs]
 
 
-def actor_slot(stage: Stage, shared: RemoteDesk, resources: dict[str, float], threads: int | None) -> Slot:
+def actor_slot(stage: Stage, shared: RemoteDesk, resources: dict[str, float]) -> Slot:
     worker = ray.remote(Worker).options(
         max_restarts=-1,
         max_task_retries=0,
@@ -286,7 +288,7 @@ def actor_slot(stage: Stage, shared: RemoteDesk, resources: dict[str, float], th
         scheduling_strategy="SPREAD",
         **resources,
     )
-    actor: Any = worker.remote(threads)
+    actor: Any = worker.remote()
     return Slot(lambda part: actor.work.remote(stage, shared, part), room=IN_FLIGHT, ask=actor.node.remote)
 
 

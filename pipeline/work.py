@@ -6,6 +6,7 @@ committed is the next one's work at once, so that listing, fetching and annotati
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.sources import Source
 from pipeline.stages.fetch import Shared
 from pipeline.stages.list import list_source
 
+IN_FLIGHT = 2  # parts on one device, so that it never waits at a part's end
 STEPS = ("list", "fetch", "annotate", "index")  # of a whole run, in their order
 
 Receipt = dict[str, Any]
@@ -41,7 +43,8 @@ Do = Callable[[int], list[Receipt]]
 class Stage:
     """A stage as runners see it: which parts it takes, which tables it makes of them, and how.
 
-    `load(shared)` is called once a worker, and what it returns once a part. Both must pickle.
+    `load(shared)` is called once a worker, and what it returns once a part; the stage must pickle. With a `device`, two
+    parts are done at a time, in threads, and what `load` returned may have a `close`.
     """
 
     name: str
@@ -94,30 +97,65 @@ def attempt(stage: str, do: Do, part: int) -> list[Receipt] | Failure:
         return Failure(stage, part, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
 
 
+def close(do: Do) -> None:
+    """End what a loaded stage has running, if it has: `do` may have a `close`."""
+    if hasattr(do, "close"):
+        do.close()
+
+
 def run(archive: Archive, desk: Desk, stages: Sequence[Stage], report: Report, *, listing: bool = True) -> None:
-    """Do all that is pending, in this process, one part at a time. Raises UserError."""
+    """Do all that is pending, in this process. Raises UserError.
+
+    Parts are done one at a time, and beside that two on the device, if a stage wants one. Reports come from the calling
+    thread.
+    """
     loaded: dict[str, Do] = {}
     tried: set[tuple[str, int]] = set()
+    pool = ThreadPoolExecutor(IN_FLIGHT, "part")
+    on_device: dict[Future[list[Receipt] | Failure], tuple[Sequence[Stage], int]] = {}
 
     def take(part: int, through: Sequence[Stage]) -> None:
-        """Take a part through the stages, until one fails."""
-        for stage in through:
-            if (stage.name, part) in tried:
-                return
+        """Take a part through the stages, until one fails, or wants the device."""
+        while through and (through[0].name, part) not in tried:
+            stage = through[0]
             tried.add((stage.name, part))
             if stage.name not in loaded:
                 loaded[stage.name] = stage.load(desk)
-            outcome = attempt(stage.name, loaded[stage.name], part)
-            if isinstance(outcome, Failure):
-                report(stage.name, outcome)
+            if stage.device:
+                on_device[pool.submit(attempt, stage.name, loaded[stage.name], part)] = (through, part)
                 return
-            for receipt in outcome:
-                report(stage.name, receipt)
+            if not done(stage, attempt(stage.name, loaded[stage.name], part)):
+                return
+            through = through[1:]
 
-    if listing:
-        for receipt in desk.list_all():
-            report("list", receipt)
-            take(receipt["part"], stages)
-    for first, stage in enumerate(stages):
-        for part in stage.pending(archive):
-            take(part, stages[first:])
+    def done(stage: Stage, outcome: list[Receipt] | Failure) -> bool:
+        """Report what came of a part; whether that was good."""
+        failed = isinstance(outcome, Failure)
+        for said in [outcome] if isinstance(outcome, Failure) else outcome:
+            report(stage.name, said)
+        return not failed
+
+    def collect(timeout: float | None) -> None:
+        """Take up again the parts that the device is done with; with None all of them, as they come."""
+        while on_device and (ended := wait(on_device, timeout, FIRST_COMPLETED).done):
+            for future in ended:
+                through, part = on_device.pop(future)
+                if done(through[0], future.result()):
+                    take(part, through[1:])
+
+    try:
+        if listing:
+            for receipt in desk.list_all():
+                report("list", receipt)
+                take(receipt["part"], stages)
+                collect(0)
+        for first, stage in enumerate(stages):
+            for part in stage.pending(archive):
+                take(part, stages[first:])
+                collect(0)
+        collect(None)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for do in loaded.values():
+            close(do)
+        pool.shutdown()

@@ -72,6 +72,69 @@ def test_a_wrong_request_ends_the_run(runner: Runner, archive: Archive, tmp_path
         go(runner, archive, runners.stages(archive, tmp_path, {}, {0: "refuse"}))
 
 
+def test_in_process_two_parts_are_on_the_device_beside_fetching(archive: Archive, tmp_path: Path) -> None:
+    """The device's first two parts end only when both are there, and the last part has been fetched."""
+    fetch, _ = runners.stages(archive, tmp_path)
+    both = threading.Barrier(2)
+    on_device: list[int] = []
+
+    def load(shared: object) -> work.Do:
+        def do(part: int) -> list[dict[str, Any]]:
+            on_device.append(part)
+            if part in (0, 1):
+                both.wait(10)
+                until = time.monotonic() + 10
+                while archive.table("images").parts() != list(PARTS) and time.monotonic() < until:
+                    time.sleep(0.01)
+                assert archive.table("images").parts() == list(PARTS) and on_device == [0, 1]
+            return [runners.write(archive, "captions/x", part)]
+
+        return do
+
+    said: list[Any] = []
+
+    def report(stage: str, what: Any) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        said.append(what)
+
+    stages = [fetch, work.Stage("annotate", "images", ("captions/x",), load, device=True)]
+    work.run(archive, Desk(archive, [], 10, None), stages, report, listing=False)
+    assert not failures(said) and len(said) == 2 * len(PARTS)
+    assert archive.table("captions/x").parts() == list(PARTS)
+
+
+class Endless:
+    """Works on a part until it is closed, as an annotator does."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.close = self.closed.set
+
+    def __call__(self, part: int) -> list[dict[str, Any]]:
+        assert not self.closed.wait(10)
+        return []
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, UserError])
+def test_in_process_a_run_that_ends_early_leaves_no_thread(
+    archive: Archive, tmp_path: Path, end: type[BaseException]
+) -> None:
+    fetch, _ = runners.stages(archive, tmp_path)
+    endless = Endless()
+    stages = [fetch, work.Stage("annotate", "images", ("captions/x",), lambda shared: endless, device=True)]
+
+    def report(stage: str, what: Any) -> None:
+        if what["part"] == 4:
+            raise end("enough")
+
+    before = threading.active_count()
+    started = time.monotonic()
+    with pytest.raises(end, match="enough"):
+        work.run(archive, Desk(archive, [], 10, None), stages, report, listing=False)
+    assert time.monotonic() - started < 5 and endless.closed.is_set()
+    assert threading.active_count() == before
+
+
 @pytest.mark.parametrize("stage", ["fetch", "annotate"])
 @pytest.mark.usefixtures("ray_here")
 def test_a_part_that_always_kills_its_worker(archive: Archive, tmp_path: Path, stage: str) -> None:
