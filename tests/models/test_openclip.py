@@ -2,6 +2,7 @@ import importlib.util
 import json
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,33 @@ def test_out_of_memory_halves_the_batch(folder: Path, caplog: pytest.LogCaptureF
     model.net.visual.register_forward_pre_hook(lambda *_: torch.empty(1 << 50))
     with pytest.raises(RuntimeError, match="allocate"):
         model.embed_images(pictures[:1])
+
+
+def test_texts_of_any_length_are_openclips_own(model: Model, reference: tuple[Any, Any, Any]) -> None:
+    net, _, tokenizer = reference
+    texts = ["", "!", "a b", "! !", "one ! two", "!! !!! b", "word " * 30, "word " * 60, "word " * 100]
+    for some in ([texts[0]], texts[:5], texts, texts[-1:]):
+        np.testing.assert_allclose(model.embed_texts(some), unit(net.encode_text(tokenizer(some))), atol=1e-5)
+
+
+def test_the_batch_is_found_by_trial(folder: Path) -> None:
+    model = openclip.load(f"local-dir:{folder}", None, precision="fp32")
+    seconds = {32: 0.04, 64: 0.06, 128: 0.09, 256: 0.3}
+
+    def slow(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        time.sleep(seconds[len(inputs[0])])
+
+    model.net.visual.register_forward_pre_hook(slow)
+    model.find_batch()
+    assert model.batch == 128
+
+    def hungry(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 64:
+            torch.empty(1 << 50)  # more than any machine has
+
+    model.net.visual.register_forward_pre_hook(hungry)
+    model.find_batch()
+    assert model.batch == 64
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(model: Model) -> None:
