@@ -1,7 +1,8 @@
 """Captions by any OpenCLIP CoCa, token for token what open_clip 3.3.0 says, without its dependence on transformers."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,23 +67,22 @@ class Captioner:
         all that was being written is gone.
         """
         self._vectors |= zip(keys, vectors, strict=True)
-        try:
-            return self._captions(self.writer.add(keys, image_tokens))
-        except BaseException:
-            self._vectors.clear()
-            raise
+        return self._captions(partial(self.writer.add, keys, image_tokens))
 
     def finish(self) -> list[tuple[Hashable, Caption]]:
         """Write all captions under way to their ends."""
+        return self._captions(self.writer.finish)
+
+    def _captions(self, write: Callable[[], list[tuple[Hashable, Written]]]) -> list[tuple[Hashable, Caption]]:
         try:
-            return self._captions(self.writer.finish())
+            ended = write()
+            return self._finished(ended) if ended else []
         except BaseException:
             self._vectors.clear()
+            self.writer.drop()
             raise
 
-    def _captions(self, ended: list[tuple[Hashable, Written]]) -> list[tuple[Hashable, Caption]]:
-        if not ended:
-            return []
+    def _finished(self, ended: list[tuple[Hashable, Written]]) -> list[tuple[Hashable, Caption]]:
         tokenizer = self.model.tokenizer
         marks = {tokenizer.sot_token_id, tokenizer.eot_token_id}
         if self.kind == "greedy":

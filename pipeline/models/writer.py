@@ -74,10 +74,10 @@ class Writer:
                 continue
             except RuntimeError as error:
                 if not out_of_memory(error) or self.slots == 1:
-                    self._drop()
+                    self.drop()
                     raise
             except BaseException:
-                self._drop()
+                self.drop()
                 raise
             # Outside the handler, because its traceback keeps the tensors of the failed step alive.
             self.slots = max(1, min(self.slots, len(self.pictures) or self.slots) // 2)
@@ -85,7 +85,8 @@ class Writer:
             self.waiting.extendleft(picture for picture in self.pictures if picture)
             self.pictures, self.state = [], None
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Forget all pictures."""
         self.waiting.clear()
         self.pictures, self.state = [], None
 
@@ -171,7 +172,8 @@ class _State:
                 self.advance(MAX_TOKENS - 1)
         torch.cuda.current_stream().wait_stream(beside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Other threads may copy pictures to the device meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.advance(MAX_TOKENS - 1)
         for name, value in self._tensors().items():
             value.copy_(saved[name])

@@ -154,6 +154,12 @@ def test_what_fails_leaves_nothing_behind(model: Model, monkeypatch: pytest.Monk
     vectors, tokens = model.encode(pixels(5))
     assert tokens is not None
     captioner = Captioner(model)
+    with monkeypatch.context() as broken:
+        broken.setattr(model, "embed_texts", None)
+        captioner.add("ab", tokens[:2], vectors[:2])
+        with pytest.raises(TypeError):
+            captioner.finish()
+    assert captioner.finish() == []
     captioner.add("abcde", tokens, vectors)
     with pytest.raises(RuntimeError):
         captioner.add("f", tokens[:1, :, :7], vectors[:1])
