@@ -28,15 +28,15 @@ def bare(name: str) -> torch.nn.Module:
         logging.disable(logging.NOTSET)
 
 
-def build(name: str) -> torch.nn.Module:
-    """open_clip's network of that name, on CPU in fp32, with made-up weights."""
+def build(name: str, ends: bool = True) -> torch.nn.Module:
+    """open_clip's network of that name, on CPU in fp32, with made-up weights; `ends`: with captions that do."""
     net = bare(name)
     with torch.no_grad():
         for key, parameter in net.named_parameters():
             if key == "logit_scale":
                 continue
             parameter.copy_(torch.from_numpy(values(key, tuple(parameter.shape))))
-        if hasattr(net, "text_decoder"):
+        if ends and hasattr(net, "text_decoder"):
             decoder = net.text_decoder
             # Of the bias, which every state holds; a power of two apart from its length, so that no sum rounds.
             decoder.text_projection[:, END] += ENDS[name] * decoder.ln_final.bias / decoder.width
@@ -60,13 +60,13 @@ def values(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return spread * np.float32(inputs**-0.5)
 
 
-def checkpoint(name: str, folder: Path) -> Path:
+def checkpoint(name: str, folder: Path, ends: bool = True) -> Path:
     """Its weights as a file that open_clip loads, made unless they are there."""
-    path = folder / f"{name}.pt"
+    path = folder / f"{name}{'' if ends else '-endless'}.pt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partly = path.with_suffix(".partly")
-        torch.save(build(name).state_dict(), partly)
+        torch.save(build(name, ends).state_dict(), partly)
         partly.rename(path)
     return path
 

@@ -55,7 +55,7 @@ class Model:
         self.logit_scale = float(net.logit_scale.exp())  # what cosines were multiplied with before softmax or sigmoid
         size = net.visual.preprocess_cfg["size"]
         self.side: int = size if isinstance(size, int) else max(size)
-        self.batch = 64
+        self.batch = _cpu_batch(net.visual)
         self.is_coca = isinstance(net, open_clip.CoCa)
         self._identity = identity
         *fit, to_tensor, normalize = image_transform_v2(
@@ -169,6 +169,12 @@ class Model:
         return results
 
 
+def _cpu_batch(visual: Any) -> int:
+    """Pictures whose tokens together fill a CPU's caches and vector units: more of them are no quicker, only later."""
+    positions = getattr(visual, "positional_embedding", None)
+    return max(8, min(64, 4096 // (256 if positions is None else len(positions))))
+
+
 def _has_class_token(text: Any) -> bool:
     return isinstance(text, TextTransformer) and text.cls_emb is not None and text.attn_mask is not None
 
@@ -235,7 +241,7 @@ def load(
         identity["architecture"] = config  # a plain name stands for OpenCLIP's own; a folder brings another
     # Through JSON, so that an identity read back from a file compares equal: tuples become lists.
     loaded = Model(net, tokenizer, json.loads(json.dumps(identity)), device, precision)
-    if device == "cuda":  # CPUs are as fast with any batch that fills their caches
+    if device == "cuda":
         loaded.find_batch()
     return loaded
 
