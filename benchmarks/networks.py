@@ -28,18 +28,18 @@ def bare(name: str) -> torch.nn.Module:
         logging.disable(logging.NOTSET)
 
 
-def build(name: str, ends: bool = True) -> torch.nn.Module:
-    """open_clip's network of that name, on CPU in fp32, with made-up weights; `ends`: with captions that do."""
+def build(name: str, end: float) -> torch.nn.Module:
+    """open_clip's network of that name, on CPU in fp32, with made-up weights; `end`: how likely an end is."""
     net = bare(name)
     with torch.no_grad():
         for key, parameter in net.named_parameters():
             if key == "logit_scale":
                 continue
             parameter.copy_(torch.from_numpy(values(key, tuple(parameter.shape))))
-        if ends and hasattr(net, "text_decoder"):
+        if hasattr(net, "text_decoder"):
             decoder = net.text_decoder
-            # Of the bias, which every state holds; a power of two apart from its length, so that no sum rounds.
-            decoder.text_projection[:, END] += ENDS[name] * decoder.ln_final.bias / decoder.width
+            # Along the bias of the last norm, 1 or -1 throughout, which every state holds.
+            decoder.text_projection[:, END] += end * decoder.ln_final.bias / decoder.width
     return net.eval().requires_grad_(False)
 
 
@@ -61,12 +61,13 @@ def values(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def checkpoint(name: str, folder: Path, ends: bool = True) -> Path:
-    """Its weights as a file that open_clip loads, made unless they are there."""
-    path = folder / f"{name}{'' if ends else '-endless'}.pt"
+    """Its weights as a file that open_clip loads, made unless they are there; `ends`: with captions that do."""
+    end = ENDS.get(name, 0.0) if ends else 0.0
+    path = folder / f"{name}-{end:g}.pt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partly = path.with_suffix(".partly")
-        torch.save(build(name, ends).state_dict(), partly)
+        torch.save(build(name, end).state_dict(), partly)
         partly.rename(path)
     return path
 
