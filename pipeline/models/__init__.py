@@ -1,1 +1,8 @@
-"""Models: pixels in, arrays or text out. Nothing here knows of Parquet, and torch is imported nowhere above."""
+"""Models: pixels in, arrays or text out."""
+
+import os
+
+# Before torch is imported, because the OpenMP library reads it once. By default its threads spin for milliseconds at
+# the end of each of the thousands of products of a caption. Where another process wants a core too, the one that spins
+# keeps the core from the one that is waited for: one busy neighbour made captions 30 times slower.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
