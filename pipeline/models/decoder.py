@@ -62,6 +62,8 @@ class Decoder:
         if not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
             raise UserError(f"{name} cannot write captions: its text tower is not OpenCLIP's own")
         self.net = net
+        self.blocks = [*_text_blocks(net), *net.text_decoder.resblocks]
+        self.nothing = net.text_decoder.text_projection.new_zeros(1, 1, 1)
         # As a linear layer's weight lies in memory.
         self.projection = net.text_decoder.text_projection.t().contiguous()
 
@@ -92,29 +94,30 @@ class Decoder:
         cache.seen[0].scatter_(2, own[..., None], self._counts(ids, token, last)[..., None])
         cache.seen[1].scatter_(2, own[..., None], True)
         lean = torch.where(cache.seen[..., :places], 0.0, -torch.inf).to(self.projection.dtype)
+        shapes = {block.attn.heads: kept.shape for kept, block in zip(cache.tokens, self.blocks, strict=False)}
+        index = {n: _spread(own, n)[None, ..., None].expand(2, -1, -1, shape[-1]) for n, shape in shapes.items()}
+        masks = {n: [_spread(part, n) for part in lean] for n in shapes}
 
-        def attend(attn: Attention, x: Tensor, kept: Tensor, mask: Tensor) -> Tensor:
-            q, k, v = (heads(part, attn.heads) for part in attn.project(x, x, x))
-            index = own[:, None, :, None].expand_as(k).flatten(0, 1)
-            for part, new in zip(kept, (k, v), strict=True):
-                part.scatter_(1, index, new.flatten(0, 1))
-            mask = mask[:, None].expand(-1, attn.heads, -1, -1).flatten(0, 1)
-            return attn.out(_attention(q, kept[:, :, :places], mask))
+        def attend(attn: Attention, x: Tensor, kept: Tensor, tower: int) -> Tensor:
+            parts = linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.heads, -1))
+            q, new = parts.permute(2, 0, 3, 1, 4).flatten(1, 2).split((1, 2))
+            kept.scatter_(2, index[attn.heads], new)
+            return _attention(attn, q[0], kept[:, :, :places], masks[attn.heads][tower])
 
         def cross(attn: Attention, x: Tensor, kept: Tensor) -> Tensor:
-            q = heads(linear(x, attn.weights[0], attn.biases[0]), attn.heads)
-            return attn.out(_attention(q, kept))
+            q = heads(linear(x, attn.weights[0], attn.biases[0]), attn.heads).flatten(0, 1)
+            return _attention(attn, q, kept, self.nothing)
 
         x = net.text.token_embedding(token) + net.text.positional_embedding[last[..., 0]]
         text_blocks, decoder = _text_blocks(net), net.text_decoder
         for kept, block in zip(cache.tokens, text_blocks, strict=False):
-            x = x + block.ls_1(attend(block.attn, block.ln_1(x), kept, lean[0]))
+            x = x + block.ls_1(attend(block.attn, block.ln_1(x), kept, 0))
             x = x + block.ls_2(block.mlp(block.ln_2(x)))
         if net.text.cls_emb is None:  # else open_clip normalises the class token alone
             x = net.text.ln_final(x)
         layers = zip(cache.tokens[len(text_blocks) :], cache.image, decoder.resblocks, decoder.cross_attn, strict=True)
         for kept, image, block, crossing in layers:
-            x = x + block.ls_1(attend(block.attn, block.ln_1(x), kept, lean[1]))
+            x = x + block.ls_1(attend(block.attn, block.ln_1(x), kept, 1))
             x = x + block.ls_2(block.mlp(block.ln_2(x)))
             x = x + crossing.ls_1(cross(crossing.attn, crossing.ln_1(x), image))
             x = x + crossing.ls_2(crossing.mlp(crossing.ln_2(x)))
@@ -140,12 +143,17 @@ def _text_blocks(net: Any) -> Any:
     return getattr(getattr(net.text, "transformer", None), "resblocks", [None])
 
 
-def _attention(q: Tensor, kept: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention of q [slots, heads, beams, d] to kept [2 (keys, values), slots · heads, places, d].
+def _spread(x: Tensor, n: int) -> Tensor:
+    """[slots, beams, …] → [slots · n, beams, …], the same for each of n heads."""
+    return x[:, None].expand(-1, n, *x.shape[1:]).flatten(0, 1)
+
+
+def _attention(attn: Attention, q: Tensor, kept: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention of q [slots · heads, beams, d] to kept [2 (keys, values), slots · heads, places, d], and what
+    `attn` makes of it, [slots, beams, width]. `mask` is added to the scores.
 
     By plain products: torch's fused attention copies keys and values that do not lie as it likes them.
     """
     keys, values = kept
-    rows = (q * q.shape[-1] ** -0.5).flatten(0, 1)
-    scores = torch.bmm(rows, keys.mT) if mask is None else torch.baddbmm(mask, rows, keys.mT)
-    return torch.bmm(scores.softmax(dim=-1), values).unflatten(0, q.shape[:2])
+    scores = torch.baddbmm(mask, q, keys.mT, alpha=q.shape[-1] ** -0.5)
+    return attn.out(torch.bmm(scores.softmax(dim=-1), values).unflatten(0, (-1, attn.heads)))
