@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -223,13 +223,19 @@ class Feed:
             self.hand = [held for held in self.hand if not held[0].part.error]
             self.changed.notify_all()
 
+    @contextmanager
+    def _blamed(self, parts: set[Part]) -> Iterator[None]:
+        """Hand what goes wrong in here to these parts: their own threads raise it, and the other parts go on."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(parts, error)
+
     def _repeat(self, step: Callable[[], None]) -> None:
         """A thread: does one step after the other."""
         while not self.closed:
-            try:
+            with self._blamed(self.parts):  # of no part in particular: nobody shall wait for it for ever
                 step()
-            except Exception as error:  # of no part in particular: nobody shall wait for it for ever
-                self._fail(set(self.parts), error)
 
     # --- the assembler ------------------------------------------------------------------------------------------------
 
@@ -242,12 +248,12 @@ class Feed:
         if self.closed or not hand:
             return
         pictures = [picture for picture, _ in hand]
-        try:
+        batch = None
+        with self._blamed({picture.part for picture in pictures}):
             stacks = (np.stack(pixels) for pixels in zip(*(pixels for _, pixels in hand), strict=True))
             models = pictures[0].part.models
             batch = Batch(pictures, [(model, model.stage(stack)) for model, stack in zip(models, stacks, strict=True)])
-        except Exception as error:
-            self._fail({picture.part for picture in pictures}, error)
+        if not batch:
             return
         with self.changed:
             self.staged, self.hand = batch, []
@@ -263,13 +269,12 @@ class Feed:
                 if self.closed or self._is_batch() or not self.queue:
                     return
                 first = self.queue[0]
-            try:
-                pixels, seconds = first.pixels.result()
-            except CancelledError:  # its part has failed
+            decoded = None
+            with self._blamed({first.picture.part}):  # which has failed already, if this was cancelled
+                decoded = first.pixels.result()
+            if not decoded:
                 continue
-            except Exception as error:
-                self._fail({first.picture.part}, error)
-                continue
+            pixels, seconds = decoded
             with self.changed:
                 if not self.queue or self.queue[0] is not first:
                     continue
@@ -304,13 +309,11 @@ class Feed:
         for output in [output for output in self.captioning if output not in outputs]:
             assert output.captioner is not None
             self._caption(output, [], output.captioner.finish)
-        try:
-            for model, pixels in batch.pixels if batch else ():
-                assert batch
+        if not batch:
+            return
+        with self._blamed({picture.part for picture in batch.pictures}):
+            for model, pixels in batch.pixels:
                 self._encode(batch.pictures, model, pixels, [output for output in outputs if output.model is model])
-        except Exception as error:
-            assert batch
-            self._fail({picture.part for picture in batch.pictures}, error)
 
     def _next(self) -> tuple[Batch | None, float]:
         """The batch that was staged, None if it is captions' turn to end; seconds it was waited for while there were
@@ -352,11 +355,11 @@ class Feed:
         begun = self.captioning.setdefault(output, set())
         begun.update(new)
         started = time.perf_counter()
-        try:
+        ended = None
+        with self._blamed({picture.part for picture in begun}):
             ended = step()
-        except Exception as error:
+        if ended is None:
             self.captioning.pop(output)  # the captioner has dropped them
-            self._fail({picture.part for picture in begun}, error)
             return
         self._share([picture.part for picture in begun], "captioning", time.perf_counter() - started)
         with self.changed:
