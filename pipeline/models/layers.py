@@ -34,9 +34,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             # The weights are the images, read as they lie in memory; the rows are the kernels.
             out, width = weight.shape
             images = weight.view(-1, 1, PIECE if out % PIECE == 0 else out, width).permute(0, 3, 1, 2)
-            y = F.conv2d(images, rows.view(-1, width, 1, 1), stride=STRIDE)
-            y = y.transpose(0, 1).reshape(-1, out).contiguous()  # the rows came last
-            return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], out)
+            y = F.conv2d(images, rows.view(-1, width, 1, 1), stride=STRIDE)  # the rows last in memory
+            y = y.permute(0, 2, 3, 1).reshape(out, -1).t()
+            return torch.add(y, 0.0 if bias is None else bias, out=x.new_empty(y.shape)).view(*x.shape[:-1], out)
     return F.linear(rows, weight, bias).view(*x.shape[:-1], -1)
 
 
