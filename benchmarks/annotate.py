@@ -7,8 +7,11 @@ annotated again and again, with models of made-up weights. `coca` and `embedding
 called on pixels in memory, `ray` against the same in this process, `clip-retrieval` against that program.
 """
 
+import pipeline.models  # noqa: F401  before torch, whose OpenMP reads what it sets once
+
+# isort: split
+
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -261,7 +264,7 @@ def vectors(bench: Bench) -> np.ndarray:
 
 
 def offline() -> dict[str, str]:
-    return os.environ | {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+    return peers.own_environment() | {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
 
 
 def main() -> None:

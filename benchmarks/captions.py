@@ -8,6 +8,10 @@ Times are from pixels in memory to token ids, on as many threads for the one as 
 most to do: they come of weights that never end one.
 """
 
+import pipeline.models  # noqa: F401  before torch, whose OpenMP reads what it sets once
+
+# isort: split
+
 import time
 from collections.abc import Callable, Hashable
 from functools import lru_cache, partial

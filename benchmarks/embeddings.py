@@ -8,6 +8,10 @@ floor is what the tower's operations would take at the rate of a large matrix pr
 same run, divided by the time it took.
 """
 
+import pipeline.models  # noqa: F401  before torch, whose OpenMP reads what it sets once
+
+# isort: split
+
 import time
 from functools import partial
 from typing import Any

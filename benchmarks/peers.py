@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -93,6 +94,11 @@ def environment(work: Path, requirements: Sequence[str]) -> Path:
     return python
 
 
+def own_environment() -> dict[str, str]:
+    """The variables that a program has that we compare with: without what we set for ourselves."""
+    return {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+
+
 def version(package: str) -> str:
     """Of an installed package, without what says for which accelerator it was built."""
     from importlib import metadata
@@ -113,6 +119,7 @@ class Reference:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=own_environment(),
         )
         self.read()
 
