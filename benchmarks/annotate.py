@@ -64,7 +64,7 @@ class Bench:
         self.archive = Archive.open(str(archive))
         self.found = pipeline_run.find_weights(self.settings)
         pipeline_run.store_weights(self.archive, self.found)
-        self.tables = annotate.tables(self.settings.embeddings, self.settings.captions)
+        self.tables = self.settings.derived()
         self.clear()
         [self.stage] = pipeline_run.stages_of(self.settings, self.archive, ("annotate",), self.found)
         self.desk = work.Desk(self.archive, self.settings.sources, part_size, None)

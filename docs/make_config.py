@@ -32,6 +32,7 @@ PLACES = {
     "Settings": ("The file", None),
     "FlickrSource": ("A Flickr photostream or album", "sources[]"),
     "FolderSource": ("A folder of pictures", "sources[]"),
+    "ParquetSource": ("Pictures or URLs in Parquet or CSV", "sources[]"),
     "ImageSettings": ("Pictures", "images"),
     "EmbeddingSettings": ("An embedding", "embeddings.<name>"),
     "CaptionSettings": ("A caption", "captions.<name>"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -82,6 +83,12 @@ class Table:
         position = {row_id: i for i, row_id in enumerate(table["row_id"].to_pylist())}
         return table.take([position[row_id] for row_id in wanted])
 
+    def take(self, part: int, row_ids: np.ndarray, columns: list[str]) -> pa.Table:
+        """Rows of one part by their row ids, int64[n]: an aligned table has them where these say."""
+        rows = self.read(part, ["row_id", *columns]).take(pa.array(row_ids - (part << schemas.ROW_BITS)))
+        assert np.array_equal(rows["row_id"].to_numpy(), row_ids), f"{self.name} part {part} is not aligned"
+        return rows
+
     def write(
         self,
         part: int,
@@ -90,6 +97,9 @@ class Table:
         schema: pa.Schema,
     ) -> bool:
         """Commit a part; False if another writer was first, whose part then stands.
+
+        A store may carry a write out and its answer be lost: the second try then finds the first one's part, which the
+        write id tells from another writer's.
 
         `receipt` is read after the last batch was drawn, so what produces the batches may fill it while it works.
         Written here too: table, part, rows, versions, time, and a write id that tells this writing from any other.
@@ -112,7 +122,7 @@ class Table:
                     "versions": versions(),
                 }
                 writer.add_key_value_metadata({RECEIPT: json.dumps(receipt)})
-            return storage.create(url, path)
+            return storage.create(url, path) or self.receipt(part)["write_id"] == receipt["write_id"]
 
     def append(self, build: Callable[[int], pa.Table | None], receipt: dict[str, Any], schema: pa.Schema) -> int | None:
         """Commit rows under the next free part number, and return it.
@@ -217,12 +227,15 @@ class Archive:
     def _derived(self, kind: str) -> list[str]:
         return storage.names(storage.join(self.url, kind))
 
-    def forgotten(self) -> set[str]:
-        """Ids of photos never to be held or shown again."""
+    def forgotten(self) -> dict[str, int]:
+        """Ids of photos never to be held or shown again, each with the row id it had."""
         table = self.table("forgotten")
-        return {
-            photo_id for part in table.parts() for photo_id in table.read(part, ["photo_id"])["photo_id"].to_pylist()
-        }
+        rows = [row for part in table.parts() for row in table.read(part, ["photo_id", "row_id"]).to_pylist()]
+        return {row["photo_id"]: row["row_id"] for row in rows}
+
+    def gone(self) -> set[str]:
+        """Ids of photos that their source shows no longer."""
+        return _gone(self.changes())
 
     def changes(self) -> dict[str, dict[str, Any]]:
         """photo_id → field → the value last observed or corrected; a person's word stands over the source's."""
@@ -257,7 +270,7 @@ class Archive:
         last = rows.group_by("photo_id").aggregate([("row_id", "max")])["row_id_max"]
         rows = rows.filter(pc.is_in(rows["row_id"], value_set=last))
         changes = self.changes()
-        unseen = self.forgotten() | {photo_id for photo_id, facts in changes.items() if facts.get("visible") is False}
+        unseen = set(self.forgotten()) | _gone(changes)
         rows = rows.filter(pc.invert(pc.is_in(rows["photo_id"], value_set=pa.array(sorted(unseen), pa.string()))))
         return _overlaid(rows, changes)
 
@@ -268,6 +281,10 @@ def _aligned(left: pa.Table, right: pa.Table) -> pa.Table:
     for name in right.column_names:
         left = left.append_column(right.schema.field(name), right[name])
     return left
+
+
+def _gone(changes: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    return {photo_id for photo_id, facts in changes.items() if facts.get("visible") is False}
 
 
 def _overlaid(rows: pa.Table, changes: Mapping[str, Mapping[str, Any]]) -> pa.Table:

@@ -4,17 +4,20 @@ import errno
 import json
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from pipeline import __version__, config, contact_sheet, progress, search, terminal
+from pipeline import __version__, config, contact_sheet, progress, search, storage, terminal
 from pipeline.archive import Archive
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
+from pipeline.plan import plan
 from pipeline.search import Query
+from pipeline.stages import index
 from pipeline.status import status
 from pipeline.work import STEPS
 
@@ -31,6 +34,7 @@ app = typer.Typer(
 )
 # Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
 PLAIN_WIDTH = 240
+LONG_S = 60  # a run that will take longer says so before it begins
 out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 err = Console(width=None if sys.stderr.isatty() else PLAIN_WIDTH, stderr=True)
 
@@ -50,6 +54,11 @@ def carry_out(conf: str, overrides: list[str], steps: Sequence[str], retry_faile
     from pipeline.run import run
 
     settings = config.load(conf, overrides)
+    archive = opened(settings)
+    if archive and not {"list", "index"}.issuperset(steps):
+        said = plan(settings, archive)
+        if (said["wall_seconds"] or 0) > LONG_S:
+            err.print(terminal.planned(said), highlight=False)
     try:
         with progress.Progress(err) as shown:
             summary = run(settings, shown, steps, retry_failed=retry_failed)
@@ -95,6 +104,33 @@ def index_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
     carry_out(conf, overrides, ["index"])
 
 
+@app.command("plan")
+def plan_command(
+    conf: Conf,
+    photos: Annotated[int | None, typer.Option(min=0, help="Photos in all; those listed so far unless given.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs, or CPU workers, that annotate.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Nodes that fetch.")] = 1,
+    price: Annotated[float | None, typer.Option(min=0, help="What a GPU costs an hour.")] = None,
+    as_json: Json = False,
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Reckon how long a run will take, what it will fetch and store, and what it costs. Does nothing else."""
+    settings = config.load(conf, overrides)
+    said = plan(settings, opened(settings), photos=photos, devices=gpus, workers=workers, price=price)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(terminal.planned(said), highlight=False)
+
+
+def opened(settings: config.Settings) -> Archive | None:
+    """The archive of a configuration, if there is one yet."""
+    try:
+        return Archive.open(settings.archive)
+    except UserError:
+        return None
+
+
 @app.command("status")
 def status_command(archive: ArchiveName, as_json: Json = False) -> None:
     """Live photos, parts done and pending, failures by reason, freshness of the index."""
@@ -134,6 +170,40 @@ def search_command(
     else:
         for answer in answers:
             out.print(terminal.hits(answer), highlight=False)
+
+
+class ExportKind(StrEnum):
+    huggingface = "huggingface"
+    wide = "wide"
+    clip_retrieval = "clip-retrieval"
+
+
+@app.command("export")
+def export_command(
+    archive: ArchiveName,
+    to: Annotated[ExportKind, typer.Option(help="Which form: see docs/tables.md.")],
+    destination: Annotated[
+        str | None, typer.Option("--out", metavar="URL", help="Where to; ARCHIVE/exports/KIND unless given.")
+    ] = None,
+    where: Annotated[str | None, typer.Option(help="SQL over the photos: \"license_id = '7'\".")] = None,
+    restricted: Annotated[
+        bool, typer.Option("--restricted", help="Also photos with all rights reserved or an unknown licence.")
+    ] = False,
+    of: Annotated[str | None, typer.Option(help="Which embeddings' index, where there are several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the indexed photos in a form that other programs read, or bring such an export up to date."""
+    from pipeline.export import export
+
+    url = archive_url(archive)
+    build = search.open_build(url, of)
+    if not index.is_fresh(build.archive, build.card):
+        err.print("tintype: the index is older than its tables; `tintype index CONF` renews it", highlight=False)
+    said = export(build, to, destination or storage.join(url, "exports", to), where=where, restricted=restricted)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(terminal.exported(said), highlight=False)
 
 
 def model_of(build: search.Build) -> "Model":

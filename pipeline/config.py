@@ -19,10 +19,11 @@ from pipeline.photo import UserError
 from pipeline.search import Query
 from pipeline.sources.flickr import FlickrSource
 from pipeline.sources.folder import FolderSource
+from pipeline.sources.parquet import ParquetSource
 from pipeline.stages.fetch import ImageSettings
 from pipeline.stages.index import IndexSettings
 
-AnySource = Annotated[FlickrSource | FolderSource, pydantic.Discriminator("kind")]
+AnySource = Annotated[FlickrSource | FolderSource | ParquetSource, pydantic.Discriminator("kind")]
 
 
 def _share(value: Any) -> Any:
@@ -63,6 +64,10 @@ class Settings:
     """The search index."""
     run: RunSettings = field(default_factory=RunSettings)
     """How runs are carried out."""
+
+    def derived(self) -> list[str]:
+        """Names of the tables that annotating fills."""
+        return [f"embeddings/{name}" for name in self.embeddings] + [f"captions/{name}" for name in self.captions]
 
 
 def read_yaml(path: str, what: str) -> Any:

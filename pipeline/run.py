@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster, work
+from pipeline import cluster, rollup, storage, work
 from pipeline.archive import Archive
 from pipeline.config import Settings
 from pipeline.models import openclip, store, weights
@@ -54,7 +54,7 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
     if "fetch" in steps:
         load = partial(fetch.load, archive, settings.images, {source.name: source for source in settings.sources})
         stages.append(work.Stage("fetch", "photos", ("images",), load))
-    tables = annotate.tables(settings.embeddings, settings.captions)
+    tables = settings.derived()
     if "annotate" in steps and tables:
         checkpoints = {key: checkpoint and checkpoint[1] for key, checkpoint in found.items()}
         load = partial(annotate.load, archive, settings.embeddings, settings.captions, checkpoints)
@@ -90,13 +90,24 @@ def _run(
     runner: Callable[..., None],
 ) -> tuple[dict[str, Any] | None, bool]:
     archive = Archive.create(settings.archive)
+    storage.sweep(settings.archive)
     store_weights(archive, found)
     if retry_failed:
         fetch.again(archive, settings.run.part_size)
     stages = stages_of(settings, archive, steps, found)
     if stages or "list" in steps:
         desk = work.Desk(archive, settings.sources, settings.run.part_size, settings.images.rate)
-        runner(archive, desk, stages, progress.report, listing="list" in steps)
+        done: list[work.Receipt] = []
+
+        def report(stage: str, said: work.Receipt | work.Failure) -> None:
+            progress.report(stage, said)
+            if not isinstance(said, work.Failure):
+                done.append(rollup.shortened(said))
+
+        try:
+            runner(archive, desk, stages, report, listing="list" in steps)
+        finally:
+            rollup.keep(archive, done)
     if "index" not in steps or not settings.embeddings:
         return None, False
     return index.build(archive, settings.index)

@@ -84,10 +84,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Build:
-    """An index build, opened. `database` holds a view `photos` of its photos.parquet and can reach nothing else."""
+    """An index build, opened.
+
+    `folder` holds it on this machine. `database` holds a view `photos` of its photos.parquet, and reaches nothing else.
+    """
 
     archive: Archive
     card: dict[str, Any]
+    folder: Path
     index: indexes.Index
     database: duckdb.DuckDBPyConnection
 
@@ -132,7 +136,7 @@ def open_build(url: str, of: str | None = None) -> Build:
         index = indexes.read(folder / "index.faiss")
     except indexes.Damaged as error:
         raise _damaged(folder) from error
-    return Build(archive, card, index, _database(folder / "photos.parquet"))
+    return Build(archive, card, folder, index, _database(folder / "photos.parquet"))
 
 
 def _local(url: str, card: dict[str, Any]) -> Path:

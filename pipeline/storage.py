@@ -1,7 +1,7 @@
 """Files and objects at a URL: create-if-absent, read, list. Knows no tables.
 
 Every name is an fsspec URL or a local path. Nothing here ever overwrites, except `replace`, which exists for the one
-pointer and the one cache that may change.
+pointer and the caches that may change, and for exports.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,29 @@ def create(url: str, data: Path | bytes) -> bool:
     return True
 
 
+def uploads(url: str) -> list[tuple[str, str, datetime]]:
+    """(key, upload id, begun when) of multipart uploads below the folder `url` that were never completed; S3 alone.
+
+    They are listed nowhere else, and paid for all the same. Google's and Azure's go by themselves within a week.
+    """
+    if not url.startswith(("s3://", "s3a://")):
+        return []
+    fs, path = filesystem(url)
+    bucket, prefix, _ = fs.split_path(path)
+    answer = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix.rstrip("/") + "/")
+    return [(upload["Key"], upload["UploadId"], upload["Initiated"]) for upload in answer.get("Uploads", [])]
+
+
+def sweep(url: str, older_than_s: float = STALE_S) -> None:
+    """Abort the unfinished uploads below the folder `url` that killed processes left behind."""
+    latest = datetime.now(UTC) - timedelta(seconds=older_than_s)
+    for key, upload, begun in uploads(url):
+        if begun <= latest:
+            fs, path = filesystem(url)
+            with contextlib.suppress(FileNotFoundError):  # another run was at it
+                fs.call_s3("abort_multipart_upload", Bucket=fs.split_path(path)[0], Key=key, UploadId=upload)
+
+
 def _lost_the_race(error: OSError) -> bool:
     """S3 answers a conditional write with 412 where the name exists, with 409 while another writer is at it."""
     cause = error.__cause__ or error
@@ -104,15 +128,17 @@ def _lost_the_race(error: OSError) -> bool:
     return code in ("PreconditionFailed", "ConditionalRequestConflict")
 
 
-def replace(url: str, data: bytes) -> None:
-    """Put `data` at `url` atomically, whatever was there."""
-    if is_local(url):
+def replace(url: str, data: Path | bytes) -> None:
+    """Put `data` at `url` atomically, whatever was there. `data`: bytes, or a local file from `scratch`."""
+    if isinstance(data, bytes):
         with scratch(url) as path:
             path.write_bytes(data)
-            path.rename(local_path(url))
+            replace(url, path)
+    elif is_local(url):
+        data.rename(local_path(url))
     else:
         fs, path_there = filesystem(url)
-        fs.pipe_file(path_there, data)
+        fs.put_file(str(data), path_there)
 
 
 def read(url: str) -> bytes:

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
@@ -45,6 +46,58 @@ def worked(done: "Summary") -> str:
     said += [f"{count(number, 'picture')} {outcome}" for outcome, number in sorted(outcomes.items())]
     said += [f"{name} +{number:,}" for name, number in rows.items() if name not in ("photos", "images") and number]
     return ", ".join(said) or "nothing to do: no photo to list, no picture to fetch, no model work"
+
+
+def planned(said: Mapping[str, Any]) -> RenderableType:
+    """`tintype plan` for people."""
+    photos = said["photos"]
+    lines = [
+        f"{said['archive']}: {count(photos['total'], 'photo')} in {count(said['parts'], 'part')}; "
+        f"to list {photos['to_list']:,}, to fetch {photos['to_fetch']:,}, to annotate {photos['to_annotate']:,}"
+    ]
+    lines += [f"  {stage:<9}{_stage(said, stage)}" for stage in ("list", "fetch", "annotate", "index")]
+    if said["wall_seconds"] is None:
+        lines.append("  how long in all is not known: annotate some hundred photos first (sources.0.limit=200)")
+    else:
+        slowest = f", as long as {said['bottleneck']} takes" if said["bottleneck"] else ""
+        lines.append(f"  in all   {duration(said['wall_seconds'])}: the stages overlap{slowest}")
+    lines.append(f"  storage  {size(said['storage_bytes'])} when all is done")
+    if said["cost"] is not None:
+        lines.append(f"  cost     {said['cost']:,.2f} for {said['device_seconds'] / 3600:,.1f} hours of a device")
+    assumed = {"bytes", "annotate"} - set(said["measured"])
+    if "bytes" in assumed:
+        lines.append("  bytes are a guess: this archive has fetched nothing yet")
+    return Text("\n".join(lines))
+
+
+def _stage(said: Mapping[str, Any], stage: str) -> str:
+    seconds = said["seconds"][stage]
+    more = {
+        "list": f", {count(said['api_calls'], 'call')} of the API",
+        "fetch": f", {size(said['bytes'])}",
+    }.get(stage, "")
+    return ("not measured here yet" if seconds is None else duration(seconds)) + more
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 20 min", "2 days 4 h"."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 36 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} days {hours % 24} h"
+
+
+def size(number: float) -> str:
+    """ "340 MB", "5.1 GB"."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            return f"{number:,.0f} {unit}" if number >= 10 or unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError(number)
 
 
 def status(said: Mapping[str, Any]) -> RenderableType:
@@ -91,6 +144,21 @@ def hits(answer: Answer) -> RenderableType:
             known.append(f"\n{hit.page_url}", style="dim")
         table.add_row(str(hit.rank), f"{hit.score:.3f}", known)
     return Group(head, table, Text(""))
+
+
+def exported(said: Mapping[str, Any]) -> RenderableType:
+    """What `tintype export` wrote, for people."""
+    parts = said["parts"]
+    lines = [
+        f"{said['export']}: {count(said['photos'], 'photo')} for {said['kind']}, "
+        f"{count(parts['written'], 'part')} written, {parts['kept']:,} as they were"
+    ]
+    lines += [f"  {count(number, 'photo')} left out: {reason}" for reason, number in said["left_out"].items()]
+    if RESERVED in said["left_out"]:
+        lines.append("  --restricted takes those along too, if you may")
+    if said["removed"]:
+        lines.append(f"  {count(said['removed'], 'photo')} of an earlier export gone from it: see removed.parquet")
+    return Text("\n".join(lines))
 
 
 def described(said: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,44 @@ def _wait_for(url: str) -> None:
     raise TimeoutError(url)
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "faulty s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place for an archive, on local disk and on S3: what a test does with it must be the same on both."""
+    """An empty place for an archive, on local disk and on S3: what a test does with it must be the same everywhere.
+
+    The faulty S3 is throttled or drops the connection at every tenth request or so.
+    """
     if request.param == "local":
         return str(tmp_path / "archive")
+    if request.param == "faulty s3":
+        faults = request.getfixturevalue("store_faults")
+        place = request.getfixturevalue("bucket")
+        faults.some(seed=zlib.crc32(request.node.name.encode()), share=0.1)
+        return place
+    return request.getfixturevalue("bucket")
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> str:
+    """URL of an empty place in a new bucket."""
     import s3fs
 
-    url = request.getfixturevalue("s3_server")
     bucket = f"test-{uuid.uuid4().hex[:12]}"
-    s3fs.S3FileSystem(endpoint_url=url, key="test", secret="test").mkdir(bucket)
+    s3fs.S3FileSystem(endpoint_url=s3_server, key="test", secret="test").mkdir(bucket)
     return f"s3://{bucket}/archive"
+
+
+@pytest.fixture
+def store_faults(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What goes wrong between this process and the S3 server; at first nothing: tests.faulty_store.Faults."""
+    import s3fs
+
+    from tests import faulty_store
+
+    with faulty_store.before(s3_server) as (url, faults):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        s3fs.S3FileSystem.clear_instance_cache()  # those that exist go on with the address they had
+        yield faults
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

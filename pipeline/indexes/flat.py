@@ -14,3 +14,11 @@ def build(vectors: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> Index:
     for row_ids, rows in vectors:
         index.add_with_ids(rows, row_ids)
     return index
+
+
+def plain(vectors: Iterable[np.ndarray], dim: int) -> Index:
+    """An exact index as other programs expect it: of float32[n, dim] blocks, numbered from 0 in their order."""
+    index = faiss.IndexFlatIP(dim)
+    for rows in vectors:
+        index.add(rows)
+    return index

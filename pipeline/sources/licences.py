@@ -120,3 +120,9 @@ def _by_name(text: str) -> str | None:
         if code in _CC_CODES:
             return _creative_commons(code, match[2])[1]
     return None
+
+
+def is_restricted(url: str | None) -> bool:
+    """Whether pictures with the licence of this URL are to stay where they are: in copyright, or nobody knows."""
+    statement = _STATEMENT_URL.search(url or "")
+    return url is None or bool(statement and statement[1].startswith(("InC", "CNE", "UND")))

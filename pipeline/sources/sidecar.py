@@ -23,8 +23,8 @@ KEYS = {
     "file": ("file", "file_name", "filename", "image", "path"),
     "title": ("title",),
     "description": ("description",),
-    "captions": ("captions", "caption", "text"),
-    "creator": ("creator", "author", "photographer", "artist"),
+    "captions": ("captions", "human_captions", "caption", "text"),
+    "creator": ("creator", "author", "photographer", "artist", "owner"),
     "date": ("date", "date_taken", "date_created"),
     "licence": ("licence", "license", "license_url", "rights"),
     "page_url": ("page_url", "source_url", "url"),
@@ -109,15 +109,19 @@ def _tokens(text: str) -> Iterator[dict[str, Any] | None]:
 
 def _facts(row: dict[str, Any]) -> tuple[str | None, Facts]:
     """(the file that a row tells of, what it tells); no file where it names none."""
-    lower = {str(key).strip().lower(): value for key, value in row.items()}
-    told = {ours: next((lower[key] for key in keys if lower.get(key)), None) for ours, keys in KEYS.items()}
-    file = _text(told["file"])
+    file = _text(_told(row)["file"])
     if file is None:
         return None, Facts()
+    return unicodedata.normalize("NFC", file.replace("\\", "/").removeprefix("./")), facts_of(row)
+
+
+def facts_of(row: dict[str, Any]) -> Facts:
+    """What a row tells of its picture, by whichever of the names in KEYS."""
+    told = _told(row)
     tags, page_url = told["tags"], _text(told["page_url"])
     if isinstance(tags, str):
         tags = tags.split(";" if ";" in tags else ",")
-    return unicodedata.normalize("NFC", file.replace("\\", "/").removeprefix("./")), Facts(
+    return Facts(
         title=_text(told["title"]),
         description=_text(told["description"]),
         captions=_texts(told["captions"]),
@@ -126,8 +130,13 @@ def _facts(row: dict[str, Any]) -> tuple[str | None, Facts]:
         licence=_text(told["licence"]),
         page_url=page_url if page_url and page_url.startswith(("http://", "https://")) else None,
         tags=_texts(tags),
-        raw=json.dumps(row, ensure_ascii=False),
+        raw=json.dumps(row, ensure_ascii=False, default=str),
     )
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    lower = {str(key).strip().lower(): value for key, value in row.items()}
+    return {ours: next((lower[key] for key in keys if lower.get(key)), None) for ours, keys in KEYS.items()}
 
 
 def _text(value: Any) -> str | None:

@@ -6,7 +6,7 @@ When an embedding and a caption name the same checkpoint, its image tower runs o
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,6 @@ COLUMNS = ["row_id", "photo_id", "outcome", "image"]
 DECODING = "upright sRGB, reduced towards the model's side"  # part of a table's identity
 
 Key = tuple[int, str]  # row id, photo id
-
-
-def tables(embeddings: Iterable[str], captions: Iterable[str]) -> list[str]:
-    """Names of the tables that embeddings and captions of these names fill."""
-    return [f"embeddings/{name}" for name in embeddings] + [f"captions/{name}" for name in captions]
 
 
 class Annotator:

@@ -18,7 +18,7 @@ from pipeline.archive import IMAGE_GROUP_BYTES, IMAGE_GROUP_ROWS, Archive
 from pipeline.gate import Pacer
 from pipeline.imaging import BadImage, Checked, Checker
 from pipeline.photo import OUTCOMES, REASONS, Size
-from pipeline.sources import Source
+from pipeline.sources import Source, parquet
 from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
 
 # How far downloads may run ahead of a slow one whose row must be written first.
@@ -92,11 +92,12 @@ def fetch_part(
     """Commit an images part; its receipt, or that of another writer who was first.
 
     Beside what every receipt holds: outcomes and reasons with their counts, requests, bytes, seconds by phase (summed
-    over the connections), and the write id of the photos part.
+    over the connections), the write id of the photos part, and as `exceptions` those photos that were not fetched, or
+    not for the first time: [photo id, attempt, outcome, reason] each.
     """
     photos, images = archive.table("photos"), archive.table("images")
     receipt: Receipt = {"source_write_id": photos.receipt(part)["write_id"]}
-    rows = photos.read(part, ["row_id", "photo_id", "source", "media", "sizes"])
+    rows = photos.read(part, ["row_id", "photo_id", "source", "media", "sizes", "attempt"])
     forgotten = archive.forgotten()
     with Checker() as checker:
         batches = fetch_rows(
@@ -140,6 +141,7 @@ def fetch_rows(
 class Fetched:
     row: dict[str, Any]  # of schemas.IMAGES
     tally: Tally
+    attempt: int
 
     def size(self) -> int:
         """Bytes of the stored picture."""
@@ -171,7 +173,7 @@ class Fetcher:
             no_still = photo["media"] == "video" and fault.reason in ("no_size", "not_an_image")
             row |= {"outcome": "failed", "reason": "video" if no_still else fault.reason, "detail": str(fault)}
         assert row["outcome"] in OUTCOMES and (row["reason"] in REASONS) == (row["outcome"] == "failed"), row["reason"]
-        return Fetched(row | {"fetched_at": datetime.now(UTC)}, tally)
+        return Fetched(row | {"fetched_at": datetime.now(UTC)}, tally, photo["attempt"])
 
     def _found(self, photo: Photo, tally: Tally) -> dict[str, Any]:
         """The columns of a picture that was fetched. Raises Missing, DownloadError, BadImage.
@@ -231,11 +233,11 @@ class Fetcher:
             return self.downloader.get(url, tally)
         started = monotonic()
         try:
-            data = storage.read(url)
+            data = parquet.read_row(url) if url.startswith(parquet.ROW) else storage.read(url)
         except FileNotFoundError:
             raise Missing("the file is not there any more") from None
-        except OSError as error:
-            raise DownloadError("unreadable", error.strerror or type(error).__name__) from None
+        except (OSError, pa.ArrowInvalid) as error:  # what Parquet says of a file cut short
+            raise DownloadError("unreadable", getattr(error, "strerror", None) or type(error).__name__) from None
         finally:
             tally.downloading += monotonic() - started
         tally.bytes += len(data)
@@ -324,8 +326,12 @@ def _counted(fetched: Iterable[Fetched], receipt: Receipt) -> Iterator[Fetched]:
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     tallies: list[Tally] = []
+    exceptions: list[list[Any]] = []
     for one in fetched:
-        outcomes[one.row["outcome"]] += 1
+        outcome = one.row["outcome"]
+        if outcome != "fetched" or one.attempt > 1:
+            exceptions.append([one.row["photo_id"], one.attempt, outcome, one.row["reason"]])
+        outcomes[outcome] += 1
         if one.row["reason"]:
             reasons[one.row["reason"]] += 1
         tallies.append(one.tally)
@@ -334,6 +340,7 @@ def _counted(fetched: Iterable[Fetched], receipt: Receipt) -> Iterator[Fetched]:
     receipt |= {
         "outcomes": dict(outcomes),
         "reasons": dict(reasons),
+        "exceptions": exceptions,
         "requests": sum(tally.requests for tally in tallies),
         "bytes": sum(tally.bytes for tally in tallies),
         "seconds": {phase: round(sum(getattr(tally, phase) for tally in tallies), 3) for phase in phases},
@@ -375,7 +382,7 @@ def _failed(archive: Archive) -> list[int]:
     had = [images.read(part, ["row_id", "outcome", "reason"]) for part in images.parts()]
     if not had:
         return []
-    withdrawn = archive.forgotten() | {id for id, facts in archive.changes().items() if facts.get("visible") is False}
+    withdrawn = archive.gone() | set(archive.forgotten())
     return retryable(pa.concat_tables(asked), pa.concat_tables(had), withdrawn)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import indexes, schemas, storage
+from pipeline import indexes, rollup, schemas, storage
 from pipeline.archive import Archive, Table, versions
 from pipeline.indexes import flat
 from pipeline.indexes.recall import recall
@@ -108,7 +108,9 @@ def _made_of(archive: Archive, of: str, captions: str | None) -> dict[str, Any]:
         "kind": "flat",  # the only kind: `auto` need not choose
         "identity": embeddings.identity(),
         "captions": {"table": captions, "identity": captioned.identity()} if captioned else None,
-        "parts": {t.name: {str(part): t.receipt(part)["write_id"] for part in t.parts()} for t in tables},
+        "parts": {
+            t.name: {str(p): receipt["write_id"] for p, receipt in rollup.receipts(archive, t).items()} for t in tables
+        },
     }
 
 
@@ -167,13 +169,6 @@ def _slice(row_ids: np.ndarray, part: int) -> slice:
     return slice(first, after)
 
 
-def _rows(table: Table, part: int, row_ids: np.ndarray, columns: list[str]) -> pa.Table:
-    """Rows of one part of an aligned table, which lie where their row ids say."""
-    rows = table.read(part, ["row_id", *columns]).take(pa.array(row_ids - (part << schemas.ROW_BITS)))
-    assert np.array_equal(rows["row_id"].to_numpy(), row_ids), f"{table.name} part {part} is not aligned"
-    return rows
-
-
 def _unit(embedding: pa.ChunkedArray) -> np.ndarray:
     """Vectors without nulls as float32[n, dim], of unit length again: float16 rounds it off by some 1e-4."""
     vectors = embedding.combine_chunks().flatten().to_numpy().reshape(len(embedding), -1).astype(np.float32)
@@ -185,7 +180,7 @@ def _vectors(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The vectors of these rows, part by part: (row ids, unit vectors). `problems` counts the rows that have none."""
     for part in parts:
-        rows = _rows(embeddings, part, row_ids[_slice(row_ids, part)], ["embedding", "problem"])
+        rows = embeddings.take(part, row_ids[_slice(row_ids, part)], ["embedding", "problem"])
         if problems is not None:
             for problem in rows.filter(pc.is_null(rows["embedding"]))["problem"].to_pylist():
                 problems[problem] = problems.get(problem, 0) + 1
@@ -219,7 +214,7 @@ def _write_photos(here: str, live: pa.Table, parts: list[int], captions: Table |
                 place = _slice(row_ids, part)
                 rows = live.slice(place.start, place.stop - place.start)
                 if captions and part in captioned:
-                    found = _rows(captions, part, row_ids[place], ["caption", "model", "logprob", "cosine"])
+                    found = captions.take(part, row_ids[place], ["caption", "model", "logprob", "cosine"])
                     written = found.drop_columns(["row_id"]).rename_columns(CAPTION.names).cast(CAPTION)
                 else:
                     written = CAPTION.empty_table().take(pa.nulls(rows.num_rows, pa.int64()))

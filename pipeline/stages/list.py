@@ -57,7 +57,7 @@ def list_source(archive: Archive, source: Source, part_size: int) -> Iterator[di
     was incomplete: then an empty part says that all has now been seen.
     """
     known = Known(archive)
-    known.ids |= archive.forgotten()
+    known.ids.update(archive.forgotten())
     known.refresh()
     waiting: list[Photo] = []
     pages = source.photos(known.ids)

@@ -344,7 +344,7 @@ def test_downloads_run_ahead_of_a_slow_one_only_as_far_as_memory_allows(size: in
         if photo["row_id"] == 0:
             time.sleep(0.5)  # without a bound all others would be done by then
             assert len(started) <= most
-        return Fetched({"row_id": photo["row_id"], "image": {"bytes": body}}, Tally())
+        return Fetched({"row_id": photo["row_id"], "outcome": "fetched", "image": {"bytes": body}}, Tally(), 1)
 
     with ThreadPoolExecutor(4) as pool:
         done = fetch.in_order(slow_first, ({"row_id": n} for n in range(1000)), pool, 4)
@@ -372,6 +372,7 @@ def test_the_receipt_says_what_it_came_to(host: ImageHost, fetched: Fetch) -> No
         "kept": True,
         "outcomes": {"fetched": 2, "failed": 1, "gone": 1},
         "reasons": {"refused": 1},
+        "exceptions": [["flickr:2", 1, "failed", "refused"], ["flickr:3", 1, "gone", None]],
         "requests": 4,
         "bytes": 2 * len(JPEG),
     }
