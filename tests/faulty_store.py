@@ -4,7 +4,7 @@ import http.client
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -69,6 +69,12 @@ def _handler(store: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
+            with suppress(ConnectionError):  # the client is gone: killed, or tired of waiting
+                self.pass_on()
+                return
+            self.close_connection = True
+
+        def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = faults.plan(self.command, self.path)
             faults.seen.append((self.command, self.path, fault))
