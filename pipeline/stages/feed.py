@@ -126,7 +126,6 @@ class Feed:
         self.hand: list[tuple[Picture, list[np.ndarray]]] = []  # decoded pictures for the next batch
         self.staged: Batch | None = None
         self.captioning: dict[Output, set[Picture]] = {}  # what each captioner has begun with
-        self.computing = False  # on the cores that decoding wants too
         self.closed = False
         self.pool = ThreadPoolExecutor(threads, "decode")
         self.threads = [
@@ -181,17 +180,10 @@ class Feed:
                     self._give(picture, part.outputs, NO_PICTURE)
                     continue
                 data = row["image"]["bytes"]
-                pixels = self.pool.submit(self._decode, data, part.models)
+                pixels = self.pool.submit(prepare, data, part.models)
                 self.queue.append(Decoding(picture, len(data), pixels))
                 self.queued_bytes += len(data)
             self.changed.notify_all()
-
-    def _decode(self, data: bytes, models: Sequence[Model]) -> tuple[list[np.ndarray] | None, float]:
-        """See `prepare`; not while a CPU computes. A product on all cores waits for the slowest of them, so that
-        decoding beside it on one would halve the speed of all."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.closed or not self.computing)
-        return prepare(data, models)
 
     def has_room(self, part: Part) -> bool:
         """Whether more rows of a part may be taken in before the device has taken others."""
@@ -319,16 +311,9 @@ class Feed:
             self._caption(output, [], output.captioner.finish)
         if not batch:
             return
-        self._set_computing(any(model.device == "cpu" for model, _ in batch.pixels))
         with self._blamed({picture.part for picture in batch.pictures}):
             for model, pixels in batch.pixels:
                 self._encode(batch.pictures, model, pixels, [output for output in outputs if output.model is model])
-        self._set_computing(False)
-
-    def _set_computing(self, computing: bool) -> None:
-        with self.changed:
-            self.computing = computing
-            self.changed.notify_all()
 
     def _next(self) -> tuple[Batch | None, float]:
         """The batch that was staged, None if it is captions' turn to end; seconds it was waited for while there were
