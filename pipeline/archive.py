@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import __version__, schemas, storage
+from pipeline import __version__, logs, schemas, storage
 from pipeline.photo import UserError
 
 FORMAT = 1
@@ -119,6 +119,7 @@ class Table:
                     "rows": rows,
                     "write_id": uuid.uuid4().hex,
                     "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "run": logs.run(),
                     "versions": versions(),
                 }
                 writer.add_key_value_metadata({RECEIPT: json.dumps(receipt)})

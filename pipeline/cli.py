@@ -132,13 +132,19 @@ def opened(settings: config.Settings) -> Archive | None:
 
 
 @app.command("status")
-def status_command(archive: ArchiveName, as_json: Json = False) -> None:
-    """Live photos, parts done and pending, failures by reason, freshness of the index."""
-    said = status(Archive.open(archive_url(archive)))
-    if as_json:
-        print(json.dumps(said, ensure_ascii=False))
+def status_command(
+    archive: ArchiveName,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every few seconds, until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Live photos, parts done and pending, how fast, failures by reason, freshness of the index."""
+    opened = Archive.open(archive_url(archive))
+    if watch:
+        terminal.watch(lambda: status(opened), out, as_json)
+    elif as_json:
+        print(json.dumps(status(opened), ensure_ascii=False))
     else:
-        out.print(terminal.status(said), highlight=False)
+        out.print(terminal.status(status(opened)), highlight=False)
 
 
 @app.command("search")

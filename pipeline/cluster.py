@@ -1,34 +1,40 @@
 """Run stages over their pending parts on Ray. Part names travel, and receipts; never pixels.
 
 Fetching is tasks; what wants a device is actors, one a GPU, or one a node where there are none, with two parts in
-flight so that the device never waits at a part's end. Ray's own retries are off: a part whose worker died is redone
-here, alone, and given up after three deaths, so that one bad part can neither end a run nor keep it from ending.
+flight so that the device never waits at a part's end. There are as many as the backlog wants, so that a cluster which
+grows on demand grows and shrinks with it. Ray's own retries are off: a part whose worker died is redone alone
+(placement.py), so that one bad part can neither end a run nor keep it from ending.
 """
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline import storage
+from pipeline import logs, storage
 from pipeline.archive import Archive
 from pipeline.photo import Size, UserError
+from pipeline.placement import Lane, Needs, Resources, Slot, places
 from pipeline.work import IN_FLIGHT, Desk, Do, Failure, Receipt, Report, Stage, attempt
 
 log = logging.getLogger(__name__)
 
-MAX_DEATHS = 3
-TASK_CPUS = 0.25  # a fetch waits most of the time; a fraction lets it be placed beside an annotator on two cores
+MAX_STILLBORN = 10  # actors in a row that died before they lived
+DESK_CALLS = 256  # at a time: each connection of each fetcher may wait for its turn
+LOOK_S = 2.0  # between looks at the nodes
+WARN_S, PLACE_S = 60, 1800  # without any place to work, before this is said, and before the run ends
+NO_PLACE = "the Ray cluster has had no place for this run's work"
 
 
 @contextlib.contextmanager
@@ -59,6 +65,7 @@ class RemoteDesk:
     """The desk as workers on other machines see it."""
 
     actor: Any
+    run: str
 
     def reserve(self) -> float:
         return ray.get(self.actor.reserve.remote())
@@ -74,17 +81,16 @@ class DeskActor(Desk):
     """A Desk in an actor. Secrets come as an argument: a `runtime_env` would show them on the dashboard."""
 
     def __init__(self, secrets: dict[str, str], *desk: Any) -> None:
+        logs.to_stderr()
         os.environ.update(secrets)
         super().__init__(*desk)
 
 
 class Worker:
-    """A stage, loaded when the first part comes, for all that follow.
-
-    The stage comes with each part: arguments of a constructor may be lost to a worker that Ray starts anew.
-    """
+    """A stage, loaded when the first part comes, for all that follow."""
 
     def __init__(self) -> None:
+        logs.to_stderr()
         os.environ["OMP_NUM_THREADS"] = str(own_cpus(self.node()))  # Ray has set it to the CPUs reserved
         self.do: Do | None = None
         self.lock = threading.Lock()
@@ -95,7 +101,7 @@ class Worker:
     def work(self, stage: Stage, desk: RemoteDesk, part: int) -> list[Receipt] | Failure:
         with self.lock:
             self.do = self.do or stage.load(desk)
-        return attempt(stage.name, self.do, part)
+        return attempt(desk.run, stage.name, self.do, part)
 
 
 def own_cpus(node: str) -> int:
@@ -105,64 +111,8 @@ def own_cpus(node: str) -> int:
 
 
 def work_once(stage: Stage, desk: RemoteDesk, part: int) -> list[Receipt] | Failure:
-    return attempt(stage.name, stage.load(desk), part)
-
-
-@dataclass
-class Slot:
-    """A place where parts are worked on: an actor, or room for one task."""
-
-    start: Callable[[int], Any]  # part → ref
-    room: int
-    ask: Callable[[], Any] | None = None  # → ref of the node's id, which an actor answers once it is alive
-    node: str | None = None  # where the actor lives
-    busy: dict[int, bool] = field(default_factory=dict)  # part → whether it had company
-    alone: bool = False  # a suspect is in it: nothing else may be
-    reviving: bool = (
-        False  # its actor died: what is sent before the next one lives would be lost, and wrongly suspected
-    )
-
-    def free(self) -> bool:
-        return not self.alone and not self.reviving and len(self.busy) < self.room
-
-
-@dataclass
-class Lane:
-    """One stage under way: what waits, what is suspected of killing its worker, and the slots."""
-
-    stage: Stage
-    slots: list[Slot]
-    ready: deque[int] = field(default_factory=deque)
-    suspects: deque[int] = field(default_factory=deque)
-    seen: set[int] = field(default_factory=set)
-    deaths: Counter[int] = field(default_factory=Counter)
-
-    def add(self, parts: Sequence[int]) -> None:
-        self.ready.extend(part for part in parts if part not in self.seen)
-        self.seen.update(parts)
-
-    def start(self) -> Iterator[tuple[Any, Slot, int]]:
-        """Put into the slots what fits: suspects first, each in a slot of its own."""
-        for slot in self.slots:
-            if self.suspects and not slot.busy and slot.free():
-                part = self.suspects.popleft()
-                slot.busy[part], slot.alone = False, True
-                yield slot.start(part), slot, part
-            while self.ready and slot.free():
-                part = self.ready.popleft()
-                slot.busy = dict.fromkeys(slot.busy, True)
-                slot.busy[part] = len(slot.busy) > 0
-                yield slot.start(part), slot, part
-
-    def died(self, part: int, company: bool, node_lost: bool, error: str) -> Failure | None:
-        """A part's worker died: the part is redone alone, until it has killed three workers with nobody else there."""
-        if not company and not node_lost:
-            self.deaths[part] += 1
-        if self.deaths[part] < MAX_DEATHS:
-            log.warning("%s of part %d: its worker died; the part is redone alone", self.stage.name, part)
-            self.suspects.append(part)
-            return None
-        return Failure(self.stage.name, part, f"killed its worker {MAX_DEATHS} times while alone ({error})")
+    logs.to_stderr()
+    return attempt(desk.run, stage.name, stage.load(desk), part)
 
 
 def run(
@@ -173,48 +123,97 @@ def run(
     *,
     listing: bool = True,
     secrets: dict[str, str] | None = None,
+    fetchers: int | None = None,
+    gpus: int | None = None,
 ) -> None:
-    """Do all that is pending on the connected Ray. Raises UserError; see `work.run` for what it is given."""
-    arguments = (secrets or {}, archive, list(desk.sources.values()), desk.part_size, desk.gate.rate)
-    actor: Any = ray.remote(DeskActor).options(num_cpus=0, max_concurrency=64).remote(*arguments)
-    shared = RemoteDesk(actor)
-    lanes = [Lane(stage, slots(stage, shared)) for stage in stages]
+    """Do all that is pending on the connected Ray. Raises UserError; see `work.run` for what it is given.
+
+    Args:
+        fetchers: parts to fetch at a time; None: as many as suit the CPUs that the cluster has
+        gpus: GPUs to ask the cluster for; None: those that it has
+    """
+    # Beside the driver, since a run outlives all its workers, but not its desk.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    arguments = (secrets or {}, archive, list(desk.sources.values()), desk.part_size, desk.gate.rate, desk.run)
+    options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": DESK_CALLS, "scheduling_strategy": here}
+    actor: Any = ray.remote(DeskActor).options(**options).remote(*arguments)
+    lanes = [Lane(stage, partial(open_slot, stage, RemoteDesk(actor, desk.run))) for stage in stages]
     under_way: dict[Any, tuple[Lane, Slot, int]] = {}
-    asked = {slot.ask(): slot for lane in lanes for slot in lane.slots if slot.ask}  # who is to say where it lives
     listed: Any = actor.list_all.options(num_returns="streaming").remote() if listing else None
     for lane in lanes:
         lane.add(lane.stage.pending(archive))
+    watch = Watch()
     while True:
+        nodes = watch.nodes()
         for lane in lanes:
+            lane.adjust(places(lane.stage, nodes, fetchers, gpus))
             under_way |= {ref: (lane, slot, part) for ref, slot, part in lane.start()}
-        waiting = [*under_way, *([listed] if listed is not None else [])]
-        if not waiting and not any(slot.reviving for slot in asked.values()):
+        if listed is None and not under_way and not any(lane.waiting() for lane in lanes):
             return
-        [first], _ = ray.wait([*waiting, *asked], num_returns=1)
-        if first in asked:
-            slot = asked.pop(first)
-            asked |= revived(slot, first)
-            continue
-        if first is listed:
-            receipt = next_listed(listed)
-            if receipt is None:
+        watch.check(listed is not None or any(slot.node or has_cpus(nodes) for _, slot, _ in under_way.values()))
+        hellos = {slot.hello: (lane, slot) for lane in lanes for slot in lane.slots if slot.hello is not None}
+        for ref in first_of([*under_way, *hellos, *([listed] if listed is not None else [])]):
+            if ref in hellos:
+                greeted(*hellos[ref])
+            elif ref is not listed:
+                lane, slot, part = under_way.pop(ref)
+                following = lanes[lanes.index(lane) + 1 :]
+                hand_on(lane.stage.name, part, ended(lane, slot, part, ref), following, report)
+            elif receipt := next_listed(listed):
+                hand_on("list", receipt["part"], [receipt], lanes, report)
+            else:
                 listed = None
-                continue
-            outcome: list[Receipt] | Failure | None = [receipt]
-            stage, part, following = "list", receipt["part"], lanes[:1]
-        else:
-            lane, slot, part = under_way.pop(first)
-            stage, following = lane.stage.name, lanes[lanes.index(lane) + 1 :][:1]
-            outcome = ended(lane, slot, part, first)
-            if slot.reviving and slot.ask and slot not in asked.values():
-                asked[slot.ask()] = slot
-        if isinstance(outcome, Failure):
-            report(stage, outcome)
-        elif outcome is not None:
-            for receipt in outcome:
-                report(stage, receipt)
-            for after in following:
-                after.add([part])
+
+
+def hand_on(
+    stage: str, part: int, outcome: list[Receipt] | Failure | None, following: Sequence[Lane], report: Report
+) -> None:
+    """Report what came of a part, and make it the next stage's work; None: it will be redone."""
+    for said in [outcome] if isinstance(outcome, Failure) else outcome or []:
+        report(stage, said)
+    if isinstance(outcome, list):
+        for after in following[:1]:
+            after.add([part])
+
+
+def first_of(refs: list[Any]) -> list[Any]:
+    """The first of these that is there, or none for now."""
+    if not refs:
+        time.sleep(LOOK_S)
+        return []
+    return ray.wait(refs, num_returns=1, timeout=LOOK_S)[0]
+
+
+def has_cpus(nodes: Sequence[Resources]) -> bool:
+    return sum(node.get("CPU", 0) for node in nodes) >= 1
+
+
+class Watch:
+    """Looks now and then at the cluster's nodes, which come and go, and ends a run that finds no place on them."""
+
+    def __init__(self) -> None:
+        self.looked = -math.inf
+        self.worked = time.monotonic()
+        self.warned = False
+        self.seen: list[Resources] = []
+
+    def nodes(self) -> list[Resources]:
+        """Resources of the nodes that are alive."""
+        if time.monotonic() - self.looked > LOOK_S:
+            self.looked = time.monotonic()
+            self.seen = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return self.seen
+
+    def check(self, working: bool) -> None:
+        """Raises UserError after `PLACE_S` in which nothing could be worked on."""
+        now = time.monotonic()
+        if working:
+            self.worked, self.warned = now, False
+        elif now - self.worked > PLACE_S:
+            raise UserError(f"{NO_PLACE} for {PLACE_S // 60} minutes; `ray status` shows what it asks for and lacks")
+        elif now - self.worked > WARN_S and not self.warned:
+            log.warning("%s for %d s; waiting", NO_PLACE, WARN_S)
+            self.warned = True
 
 
 def next_listed(listed: Any) -> Receipt | None:
@@ -225,17 +224,6 @@ def next_listed(listed: Any) -> Receipt | None:
         return None
 
 
-def ended(lane: Lane, slot: Slot, part: int, ref: Any) -> list[Receipt] | Failure | None:
-    """What came of a part: its receipts, or its failure; None where it will be redone."""
-    company = slot.busy.pop(part)
-    slot.alone = False
-    try:
-        return answer(ref)
-    except RayError as error:
-        slot.reviving = slot.ask is not None
-        return lane.died(part, company, node_lost(slot, error), type(error).__name__)
-
-
 def answer(ref: Any) -> Any:
     """The result behind `ref`. What the user's code raised is raised as itself, a dead worker as RayError."""
     try:
@@ -244,16 +232,28 @@ def answer(ref: Any) -> Any:
         raise error.cause from None
 
 
-def revived(slot: Slot, said: Any) -> dict[Any, Slot]:
-    """Take an actor's word of where it lives; where it died before it could speak, ask the next one."""
-    assert slot.ask is not None
+def ended(lane: Lane, slot: Slot, part: int, ref: Any) -> list[Receipt] | Failure | None:
+    """What came of a part: its receipts, or its failure; None where its worker died and it will be redone."""
+    company = slot.leave(part)
     try:
-        slot.node = ray.get(said)
-    except RayError:
-        time.sleep(0.5)  # while Ray starts the next one it answers at once that there is none
-        return {slot.ask(): slot}
-    slot.reviving = False
-    return {}
+        return answer(ref)
+    except RayError as error:
+        slot.lost = lane.stage.device
+        return lane.died(part, company or node_lost(slot, error), type(error).__name__)
+
+
+def greeted(lane: Lane, slot: Slot) -> None:
+    """Take an actor's word of where it lives. Raises UserError where one after another dies before it can speak."""
+    ref, slot.hello = slot.hello, None
+    try:
+        slot.node = answer(ref)
+        lane.stillborn = 0
+    except RayError as error:
+        slot.lost = True
+        lane.stillborn += 1
+        if lane.stillborn == MAX_STILLBORN:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{MAX_STILLBORN} workers for {lane.stage.name} died as they started: {reason}") from error
 
 
 def node_lost(slot: Slot, error: RayError) -> bool:
@@ -263,33 +263,36 @@ def node_lost(slot: Slot, error: RayError) -> bool:
     return slot.node is not None and slot.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def slots(stage: Stage, shared: RemoteDesk) -> list[Slot]:
-    """Where a stage's parts will be worked on. Raises UserError where the cluster has no room for one."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = sum(node.get("CPU", 0) for node in nodes)
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if cpus < 1:
-        raise UserError(f"the Ray cluster has {cpus:g} CPUs: listing, fetching and annotating need at least 1 together")
+def open_slot(stage: Stage, desk: RemoteDesk, needs: Needs) -> Slot:
+    """A place of its own for a stage's parts: an actor that lives once, or whatever worker is free."""
     if not stage.device:
-        task = ray.remote(work_once).options(num_cpus=TASK_CPUS, max_retries=0)
-        return [Slot(lambda part: task.remote(stage, shared, part), room=1) for _ in range(max(2, int(cpus)))]
-    if gpus:
-        needs = [{"num_gpus": 1, "num_cpus": TASK_CPUS}] * gpus
-    else:
-        needs = [{"num_cpus": max(0.5, int(node["CPU"]) / 2)} for node in nodes if node.get("CPU", 0) >= 1]
-    return [actor_slot(stage, shared, resources) for resources in needs]
-
-
-def actor_slot(stage: Stage, shared: RemoteDesk, resources: dict[str, float]) -> Slot:
+        task = ray.remote(work_once).options(num_cpus=needs.cpus, max_retries=0, name=stage.name)
+        return Slot(needs, lambda part: task.remote(stage, desk, part), room=1)
     worker = ray.remote(Worker).options(
-        max_restarts=-1,
+        num_cpus=needs.cpus,
+        num_gpus=needs.gpus,
+        max_restarts=0,
         max_task_retries=0,
         max_concurrency=IN_FLIGHT,
         scheduling_strategy="SPREAD",
-        **resources,
     )
     actor: Any = worker.remote()
-    return Slot(lambda part: actor.work.remote(stage, shared, part), room=IN_FLIGHT, ask=actor.node.remote)
+    return Slot(
+        needs,
+        lambda part: actor.work.options(name=stage.name).remote(stage, desk, part),
+        room=IN_FLIGHT,
+        hello=actor.node.remote(),
+    )
+
+
+def enough(fetchers: int | None) -> None:
+    """Refuse a cluster that has no room and was not asked to grow. Raises UserError."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not has_cpus(nodes) and fetchers is None:
+        raise UserError(
+            "the Ray cluster has less than 1 CPU: listing, fetching and annotating need at least 1 together; "
+            "if it grows when asked, set run.fetchers"
+        )
 
 
 def seen_from_every_node(url: str) -> None:

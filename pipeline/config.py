@@ -38,6 +38,12 @@ class RunSettings:
 
     runner: Literal["ray", "local"] = "ray"
     """`ray`: on Ray, a private one unless `RAY_ADDRESS` names a cluster. `local`: in this process alone."""
+    gpus: Annotated[int, pydantic.Field(ge=0)] | None = None
+    """GPUs of the Ray cluster that annotate at most; one that grows on demand is grown to so many, as far as there is
+    work for them. Unset: those that the cluster has. 0: annotate on CPUs."""
+    fetchers: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Parts fetched at a time on Ray; a cluster that grows on demand is grown for them. Unset: two a CPU that the
+    cluster has, or fewer where they would only wait for `images.rate`."""
     part_size: Annotated[int, pydantic.Field(ge=1, lt=1 << 20)] = 1000
     """Photos a part holds: the unit of work, of commit and of retry. Parts already listed keep their size."""
     max_failed: Annotated[float, pydantic.Field(ge=0, le=1), pydantic.BeforeValidator(_share)] = 0.01

@@ -19,7 +19,7 @@ Receipt = dict[str, Any]
 KEPT = (
     *("table", "part", "write_id", "rows", "outcomes", "reasons", "exceptions"),
     *("bytes", "seconds", "precision", "device"),
-    *("source", "complete", "total", "seen", "note"),
+    *("written_at", "source", "complete", "total", "seen", "note"),
 )
 OPENED = 32  # footers at a time: at an object store each is a request or two
 

@@ -1,5 +1,6 @@
 """What a configuration asks for, done: list, fetch, annotate, index; whatever of it is missing."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,15 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster, rollup, storage, work
+from pipeline import cluster, logs, rollup, storage, work
 from pipeline.archive import Archive
 from pipeline.config import Settings
 from pipeline.models import openclip, store, weights
 from pipeline.photo import REASONS
 from pipeline.progress import Progress
+from pipeline.sources.flickr import FlickrSource
 from pipeline.stages import annotate, fetch, index
 
 Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
+PACED = 5.0  # requests a second that one fetching worker makes surely
 SECRETS = ("FLICKR_API_KEY", "FLICKR_API_SECRET")
 
 
@@ -62,6 +65,18 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
     return stages
 
 
+def fetchers(settings: Settings) -> int | None:
+    """Parts to fetch at a time; None: as the CPUs allow.
+
+    Where a host's rate is the limit, more of them would not be faster: all parts would be half done for hours, nothing
+    of them annotated, and all of it lost with the run.
+    """
+    rate = settings.images.rate
+    if settings.run.fetchers is None and rate and any(isinstance(s, FlickrSource) for s in settings.sources):
+        return max(2, math.ceil(rate / PACED))
+    return settings.run.fetchers
+
+
 def run(settings: Settings, progress: Progress, steps: Sequence[str], *, retry_failed: bool = False) -> Summary:
     """Carry out these steps. Raises UserError, before anything is written if it can be known by then."""
     if "list" in steps:
@@ -74,9 +89,10 @@ def run(settings: Settings, progress: Progress, steps: Sequence[str], *, retry_f
         card, built = _run(settings, progress, steps, retry_failed, found, work.run)
         return Summary(progress, card, built)
     with cluster.connection():
+        cluster.enough(settings.run.fetchers)
         cluster.seen_from_every_node(settings.archive)
         secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
-        runner = partial(cluster.run, secrets=secrets)
+        runner = partial(cluster.run, secrets=secrets, fetchers=fetchers(settings), gpus=settings.run.gpus)
         card, built = _run(settings, progress, steps, retry_failed, found, runner)
         return Summary(progress, card, built)
 
@@ -96,7 +112,7 @@ def _run(
         fetch.again(archive, settings.run.part_size)
     stages = stages_of(settings, archive, steps, found)
     if stages or "list" in steps:
-        desk = work.Desk(archive, settings.sources, settings.run.part_size, settings.images.rate)
+        desk = work.Desk(archive, settings.sources, settings.run.part_size, settings.images.rate, logs.new_run())
         done: list[work.Receipt] = []
 
         def report(stage: str, said: work.Receipt | work.Failure) -> None:
@@ -105,7 +121,8 @@ def _run(
                 done.append(rollup.shortened(said))
 
         try:
-            runner(archive, desk, stages, report, listing="list" in steps)
+            with logs.about(desk.run, "run"):
+                runner(archive, desk, stages, report, listing="list" in steps)
         finally:
             rollup.keep(archive, done)
     if "index" not in steps or not settings.embeddings:

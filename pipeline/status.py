@@ -1,13 +1,16 @@
-"""What an archive holds and lacks: the figures behind `tintype status`."""
+"""What an archive holds and lacks, and how fast that changes: the figures behind `tintype status`."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import rollup, storage
 from pipeline.archive import Archive
 from pipeline.rollup import Receipt
 from pipeline.stages import index
+
+WINDOW_S = 600  # that a rate looks back
 
 
 def status(archive: Archive) -> dict[str, Any]:
@@ -37,10 +40,41 @@ def table_status(name: str, seen: Mapping[str, Mapping[int, Receipt]]) -> dict[s
         "pending": len(source.keys() - receipts.keys()),
         "outcomes": dict(sum((Counter(receipt.get("outcomes", {})) for receipt in receipts.values()), Counter[str]())),
     }
+    rate = photos_per_second(receipts.values())
+    if rate:
+        said["photos_per_s"] = round(rate, 3)
+    waiting = device_waiting(receipts.values())
+    if waiting is not None:
+        said["device_waiting"] = round(waiting, 3)
     precisions = {receipt.get("precision") for receipt in receipts.values()} - {None}
     if precisions:
         said["precisions"] = sorted(precisions)
     return said
+
+
+def photos_per_second(receipts: Iterable[Receipt], now: datetime | None = None) -> float | None:
+    """How fast parts of a table are being made, by when the last ones were written; None where none was of late."""
+    now = now or datetime.now(UTC)
+    recent = []
+    for receipt in receipts:
+        if "written_at" in receipt:
+            age = (now - datetime.fromisoformat(receipt["written_at"])).total_seconds()
+            recent += [(age, receipt["rows"])] if age <= WINDOW_S else []
+    if len(recent) < 2:
+        return None
+    # The first of them only tells when the others began: its own beginning is not known.
+    oldest = max(recent)
+    return (sum(rows for _, rows in recent) - oldest[1]) / max(oldest[0], 1.0)
+
+
+def device_waiting(receipts: Iterable[Receipt]) -> float | None:
+    """The share of its time that the device waited for pictures, over all parts; None where no device was used."""
+    spent: Counter[str] = Counter()
+    for receipt in receipts:
+        seconds = receipt.get("seconds", {})
+        spent.update({phase: seconds.get(phase, 0.0) for phase in ("waiting", "embedding", "captioning")})
+    busy = spent["embedding"] + spent["captioning"]
+    return spent["waiting"] / (spent["waiting"] + busy) if busy else None
 
 
 def listings(photos: Mapping[int, Receipt]) -> dict[str, Any]:

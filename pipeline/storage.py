@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import filelock
 import fsspec
 import pyarrow as pa
 
@@ -161,17 +162,24 @@ def cache(*names: str) -> Path:
 
 
 def bring(url: str, path: Path) -> None:
-    """Make `path` a local copy of `url`, whole or not at all, unless it is there. Raises FileNotFoundError."""
+    """Make `path` a local copy of `url`, whole or not at all, unless it is there. Raises FileNotFoundError.
+
+    Of several processes that want it at once, one brings it and the others wait: a node with eight GPUs would pull
+    eight times the weights through its network.
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     fs, path_there = filesystem(url)
-    try:
-        fs.get_file(path_there, str(part))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        try:
+            fs.get_file(path_there, str(part))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def exists(url: str) -> bool:

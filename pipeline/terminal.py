@@ -1,9 +1,13 @@
 """What commands print for people: summaries, status and hits, as Rich renderables."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +18,9 @@ from pipeline.search import Answer, in_words
 
 if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a status has no use for
     from pipeline.run import Summary, Weights
+
+
+WATCH_S = 5.0  # between looks
 
 
 def count(number: int, noun: str) -> str:
@@ -110,7 +117,8 @@ def status(said: Mapping[str, Any]) -> RenderableType:
         tables.add_column(column, justify="left" if column in ("table", "outcomes") else "right")
     for name, table in said["tables"].items():
         outcomes = ", ".join(f"{number:,} {kind}" for kind, number in table["outcomes"].items())
-        tables.add_row(name, f"{table['parts']:,}", f"{table['rows']:,}", f"{table['pending']:,}", outcomes)
+        numbers = (f"{table[key]:,}" for key in ("parts", "rows", "pending"))
+        tables.add_row(name, *numbers, ", ".join(filter(None, (outcomes, _pace(table)))))
     lines = [f"failed: {reason} {number:,}" for reason, number in said["failures"].items()]
     for source, listing in said["listings"].items():
         if not listing["complete"]:
@@ -122,6 +130,34 @@ def status(said: Mapping[str, Any]) -> RenderableType:
     if not said["indexes"]:
         lines.append("no index yet: `tintype index CONF` builds one")
     return Group(head, counts, tables, *(Text(line) for line in lines))
+
+
+def watch(ask: Callable[[], Mapping[str, Any]], console: Console, as_json: bool) -> None:
+    """Show a status again and again, in place on a terminal, until Ctrl-C; as JSON a line each time."""
+    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
+    with contextlib.suppress(KeyboardInterrupt), live or contextlib.nullcontext():
+        while True:
+            started = time.monotonic()
+            said = ask()
+            if as_json:
+                print(json.dumps(said, ensure_ascii=False), flush=True)
+            elif live:
+                live.update(status(said), refresh=True)
+            else:
+                console.print(status(said), highlight=False)
+            # A large archive on a slow store is not to be asked without a pause.
+            time.sleep(max(WATCH_S, 4 * (time.monotonic() - started)))
+
+
+def _pace(table: Mapping[str, Any]) -> str:
+    """ "9.8 photos/s, 12 min to go, device waiting 3%" of a table that is being made."""
+    if "photos_per_s" not in table or not table["pending"]:  # nothing is expected of it
+        return ""
+    rate, left = table["photos_per_s"], table["pending"] * table["rows"] / table["parts"]
+    said = [f"{rate:,.1f} photos/s"]
+    said += [f"{duration(left / rate)} to go"]
+    said += [f"device waiting {table['device_waiting']:.0%}"] if "device_waiting" in table else []
+    return ", ".join(said)
 
 
 def hits(answer: Answer) -> RenderableType:

@@ -11,7 +11,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # Lowest first; a module may import what stands on its own line (its package) or on an earlier one.
 FLOORS = [
     ["__init__"],
-    ["photo", "gate"],
+    ["photo", "gate", "logs"],
     ["schemas", "storage", "pixels"],
     ["archive", "imaging"],
     ["rollup"],
@@ -19,6 +19,7 @@ FLOORS = [
     ["stages"],
     ["search", "status"],
     ["work"],
+    ["placement"],
     ["cluster", "contact_sheet", "describe", "export", "progress"],
     ["config"],
     ["plan", "run"],

@@ -176,11 +176,22 @@ def test_an_actor_killed_from_outside(archive: Archive, tmp_path: Path) -> None:
     assert archive.table("captions/x").parts() == list(PARTS)
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_placement_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, archive: Archive, tmp_path: Path) -> None:
+def test_a_cluster_without_room_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "NodeID": "x", "Resources": {"CPU": 0.5}}])
     with pytest.raises(UserError, match="need at least 1"):
-        cluster.slots(runners.stages(archive, tmp_path)[0], cluster.RemoteDesk(None))
+        cluster.enough(None)
+    cluster.enough(4)  # it was asked to grow
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_run_that_finds_no_place_ends(monkeypatch: pytest.MonkeyPatch, archive: Archive, tmp_path: Path) -> None:
+    """What can be done is done; then it says that it waits, and gives up."""
+    monkeypatch.setattr(cluster, "WARN_S", 0.1)
+    monkeypatch.setattr(cluster, "PLACE_S", 2)
+    desk = Desk(archive, [], 10, None)
+    with pytest.raises(UserError, match=r"no place for this run's work for .*`ray status` shows"):
+        cluster.run(archive, desk, runners.stages(archive, tmp_path), lambda stage, what: None, listing=False, gpus=1)
+    assert archive.table("images").parts() == list(PARTS)
 
 
 @pytest.mark.usefixtures("ray_here")

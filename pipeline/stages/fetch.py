@@ -5,6 +5,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -295,7 +296,7 @@ def in_order(
             photo = next(todo, None)
             if photo is None:
                 break
-            line.append(pool.submit(fetch, photo))
+            line.append(pool.submit(copy_context().run, fetch, photo))
             running.add(line[-1])
         if not line:
             return

@@ -1,0 +1,243 @@
+"""Do more nodes make a run faster, and does it survive their deaths? A Ray cluster simulated on this machine.
+
+    python benchmarks/cluster.py [--quick] [--only PART] [--json]
+
+`speed-up`: pictures of a server that takes its time are fetched by one node, then by four. `deaths`: the same pictures
+are fetched and annotated with the demo's model while a node is killed every few seconds and another comes; the tables
+must be those of a run that nobody disturbed, and few parts may have been made twice.
+"""
+
+import pipeline.models
+
+# isort: split
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import ray
+from peers import Figure, say
+from ray.cluster_utils import Cluster
+from rich.console import Console
+
+from pipeline import config
+from pipeline import run as pipeline_run
+from pipeline.archive import Archive
+from pipeline.progress import Progress
+from tests.small_archive import jpeg
+
+PARTS = ("speed-up", "deaths")
+NODES = 4
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+LATENCY_S = 0.4
+CONNECTIONS = 2  # of each fetching worker: what is measured is waiting
+FASTER = 3.6  # with NODES nodes
+KILL_S = 5.0
+REDONE = 0.30  # of the parts, at most
+HOUR = dict.fromkeys(("fetched_at", "listed_at", "rights_observed_at"))
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers every GET with a picture whose colour is its number, late."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        time.sleep(LATENCY_S)
+        number = int(Path(self.path).stem)
+        body = jpeg((number % 256, number // 256, 128))
+        self.send_response(200)
+        self.send_header("Content-Type", "image/jpeg")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def serve(port: Any) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        server.daemon_threads = True
+        port.value = server.server_port
+        server.serve_forever()
+
+
+@contextlib.contextmanager
+def slow_server() -> Iterator[str]:
+    """The address of a slow server in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    port = context.Value("i", 0)
+    process = context.Process(target=serve, args=(port,), daemon=True)
+    process.start()
+    while not port.value:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port.value}"
+    process.kill()
+    process.join()
+
+
+@contextlib.contextmanager
+def cluster_of(nodes: int) -> Iterator[Cluster]:
+    """A cluster whose head does no work, and this process connected to it."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(nodes):
+        made.add_node(**NODE)
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def settings_for(folder: Path, name: str, url: str, parts: int, rows: int, annotated: bool) -> config.Settings:
+    """An archive of so many parts of so many pictures."""
+    urls = folder / f"{parts}x{rows}.csv"
+    urls.write_text("id,url\n" + "".join(f"{n},{url}/{n}.jpg\n" for n in range(parts * rows)))
+    model = {"model": f"local-dir:{Path(pipeline.__file__).parent / 'demo/model'}", "precision": "fp32"}
+    return config.parse(
+        {
+            "archive": str(folder / name),
+            "sources": [{"kind": "parquet", "path": str(urls)}],
+            "images": {"rate": None, "connections": CONNECTIONS},
+            "embeddings": {"demo": model} if annotated else {},
+            "captions": {"demo": model} if annotated else {},
+            "run": {"part_size": rows},
+        }
+    )
+
+
+def carry_out(settings: config.Settings, steps: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds of these steps: all of them, and those after every worker had begun."""
+    ends: list[float] = []
+    progress = Progress(Console(stderr=True, quiet=True))
+    report = progress.report
+
+    def timed(stage: str, said: Any) -> None:
+        ends.append(time.perf_counter())
+        report(stage, said)
+
+    progress.report = timed  # type: ignore[method-assign]
+    started = time.perf_counter()
+    pipeline_run.run(settings, progress, steps)
+    assert not progress.failures and not progress.reasons, (progress.failures, progress.reasons)
+    return time.perf_counter() - started, ends[-1] - ends[0]
+
+
+def speed_up(url: str, folder: Path, parts: int, rows: int) -> dict[str, Figure]:
+    """Pictures a second with one node and with several; the first part of each worker is not counted."""
+    whole, rate = {}, {}
+    for nodes in (1, NODES):
+        with cluster_of(nodes):
+            settings = settings_for(folder, f"by-{nodes}", url, parts, rows, annotated=False)
+            carry_out(settings, ("list",))
+            whole[nodes], began = carry_out(settings, ("fetch",))
+            workers = 2 * nodes
+            rate[nodes] = (parts - workers) * rows / began
+            say(f"    {nodes} nodes: {whole[nodes]:.1f} s, {rate[nodes]:.1f} pictures/s once all had begun")
+    return {
+        f"fetching, {NODES} nodes against 1, once workers had started": Figure(rate[NODES] / rate[1], "times", FASTER),
+        f"fetching, {NODES} nodes against 1, start included": Figure(whole[1] / whole[NODES], "times"),
+    }
+
+
+@contextlib.contextmanager
+def killer(cluster: Cluster) -> Iterator[list[float]]:
+    """Kills a node every KILL_S and adds another; the times at which it did."""
+    chance, enough, kills = random.Random(0), threading.Event(), []
+
+    def kill() -> None:
+        while not enough.wait(KILL_S):
+            cluster.remove_node(chance.choice(sorted(cluster.worker_nodes, key=id)), allow_graceful=False)
+            kills.append(time.perf_counter())
+            cluster.add_node(**NODE)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield kills
+    finally:
+        enough.set()
+        thread.join()
+
+
+class Redone(logging.Handler):
+    """Counts the parts that are redone, by what placement says of them."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += "is redone alone" in record.getMessage()
+
+
+def deaths(url: str, folder: Path, parts: int, rows: int) -> dict[str, Figure]:
+    """The tables of a run whose nodes die, held against those of one in this process."""
+    steps = ("list", "fetch", "annotate")
+    calm = settings_for(folder, "calm", url, parts, rows, annotated=True)
+    with cluster_of(NODES):
+        seconds, _ = carry_out(calm, steps)
+    say(f"    undisturbed: {seconds:.1f} s")
+    counted = Redone()
+    logging.getLogger("pipeline").addHandler(counted)
+    logging.getLogger("pipeline").propagate = False
+    disturbed = settings_for(folder, "disturbed", url, parts, rows, annotated=True)
+    with cluster_of(NODES) as cluster, killer(cluster) as kills:
+        seconds, _ = carry_out(disturbed, steps)
+    say(f"    disturbed: {seconds:.1f} s, {len(kills)} nodes killed, {counted.count} parts redone")
+    same = sum(alike(Archive(calm.archive), Archive(disturbed.archive), name) for name in tables(calm))
+    share = counted.count / (2 * parts)  # a part is fetched, and annotated
+    return {
+        "nodes killed in a run": Figure(len(kills), "", 3),
+        "tables like those of an undisturbed run, of 4": Figure(same, "", 4),
+        "parts not redone": Figure(1 - share, "of all", 1 - REDONE),
+    }
+
+
+def tables(settings: config.Settings) -> list[str]:
+    return ["photos", "images", *settings.derived()]
+
+
+def alike(one: Archive, other: Archive, name: str) -> bool:
+    """Whether two tables say the same, but for the hour; embeddings as far as sums in another order do."""
+    if one.table(name).parts() != other.table(name).parts():
+        return False
+    for part in one.table(name).parts():
+        rows, others = (archive.table(name).read(part).to_pylist() for archive in (one, other))
+        for row, another in zip(rows, others, strict=True):
+            vectors = [np.array(found.pop("embedding", 0), np.float32) for found in (row, another)]
+            numbers = [np.array([found.pop(key, 0) for key in ("cosine", "logprob")]) for found in (row, another)]
+            near = np.allclose(*vectors, atol=2e-3) and np.allclose(*numbers, atol=1e-3)
+            if not near or row | HOUR != another | HOUR:
+                return False
+    return True
+
+
+def main() -> None:
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    given = peers.arguments(__doc__, PARTS)
+    figures: dict[str, Figure] = {}
+    with slow_server() as url, tempfile.TemporaryDirectory(prefix="tintype-cluster-") as folder:
+        for part in given.only:
+            say(part)
+            if part == "speed-up":
+                figures |= speed_up(url, Path(folder), *((32, 10) if given.quick else (64, 30)))
+            else:
+                figures |= deaths(url, Path(folder), *((24, 10) if given.quick else (60, 30)))
+    peers.report("cluster", figures, given.json)
+
+
+if __name__ == "__main__":
+    main()
