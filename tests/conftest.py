@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,9 +31,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """A real S3 API on loopback (moto's server); its URL. The usual AWS variables point at it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -53,21 +52,33 @@ def s3_server() -> Iterator[str]:
         server.wait(10)
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def _wait_for(url: str) -> None:
     for _ in range(600):
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+        try:
             urllib.request.urlopen(url, timeout=5).close()
             return
-        time.sleep(0.1)
+        except urllib.error.HTTPError:
+            return  # it answers
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
     raise TimeoutError(url)
 
 
-@pytest.fixture(params=["local", "s3", "faulty s3"])
+@pytest.fixture(params=["local", "s3", "faulty s3", "azure"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place for an archive, on local disk and on S3: what a test does with it must be the same everywhere.
+    """An empty place for an archive, on local disk and in stores: what a test does with it must be the same everywhere.
 
-    The faulty S3 is throttled or drops the connection at every tenth request or so.
+    The faulty S3 is throttled or drops the connection at every tenth request or so. Azure's is there where its emulator
+    is installed (`npm install --global azurite`, and `pip install adlfs`).
     """
+    if request.param == "azure":
+        return request.getfixturevalue("container")
     if request.param == "local":
         return str(tmp_path / "archive")
     if request.param == "faulty s3":
@@ -86,6 +97,39 @@ def bucket(s3_server: str) -> str:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem(endpoint_url=s3_server, key="test", secret="test").mkdir(bucket)
     return f"s3://{bucket}/archive"
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Azure's blob store on loopback, in its makers' emulator; the usual variable names it."""
+    program = shutil.which("azurite-blob")
+    if not program:
+        pytest.skip("azurite-blob is not installed")
+    pytest.importorskip("adlfs")
+    port = _free_port()
+    command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+    server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("azurite"), stdout=subprocess.DEVNULL)
+    # The account and key that every such emulator has.
+    account, key = "devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    connection = f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};"
+    os.environ["AZURE_STORAGE_CONNECTION_STRING"] = f"{connection}BlobEndpoint=http://127.0.0.1:{port}/{account};"
+    try:
+        _wait_for(f"http://127.0.0.1:{port}")
+        yield os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    finally:
+        del os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def container(azurite: str) -> str:
+    """URL of an empty place in a new container."""
+    import adlfs
+
+    container = f"test-{uuid.uuid4().hex[:12]}"
+    adlfs.AzureBlobFileSystem(connection_string=azurite).mkdir(container)
+    return f"abfs://{container}/archive"
 
 
 @pytest.fixture
