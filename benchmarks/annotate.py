@@ -29,7 +29,7 @@ import yaml
 from peers import DEVICE, Figure, say
 from rich.console import Console
 
-from pipeline import cluster, config, work
+from pipeline import cluster, config, imaging, work
 from pipeline import run as pipeline_run
 from pipeline.archive import Archive
 from pipeline.config import Settings
@@ -163,7 +163,7 @@ def embedding(given: Any) -> dict[str, Figure]:
             model.encode(model.stage(pixels[first : first + model.batch]))
 
     def decoding() -> float:
-        return sum(feed.prepare(data, [model])[1] for data in files) / annotate.cpus()
+        return sum(feed.prepare(data, [model])[1] for data in files) / imaging.cpus()
 
     say(f"{EMBEDDER}, {model.precision}, embedding of {bench.n} JPEGs, batch {model.batch}")
     sides = {"in memory": partial(timed, in_memory), "decoding": decoding, "annotate": partial(bench.fresh, annotator)}
@@ -175,7 +175,7 @@ def embedding(given: Any) -> dict[str, Figure]:
         f"{case}: share of the speed of model and decoding": Figure(least / seconds["annotate"], "share", KEPT),
         f"{case}: annotate": Figure(bench.n / seconds["annotate"], "images/s"),
         f"{case}: in memory": Figure(bench.n / seconds["in memory"], "images/s"),
-        f"{case}: decoding, a core": Figure(bench.n / seconds["decoding"] / annotate.cpus(), "images/s"),
+        f"{case}: decoding, a core": Figure(bench.n / seconds["decoding"] / imaging.cpus(), "images/s"),
         f"{case}: device waited": Figure(bench.waited(), "share"),
     }
 

@@ -199,6 +199,13 @@ REQUEST = struct.Struct("!QQ?d")  # bytes of data, max_pixels, derivative, CPU s
 ANSWER = struct.Struct("!II")  # bytes of JSON (Checked, or reason and detail), bytes of derivative; both follow
 
 
+def cpus() -> int:
+    """CPUs that this process may use: those of OMP_NUM_THREADS, which Ray's workers are given, else those it sees."""
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        return int(threads)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Checker:
     """`check`, in child processes, so that a file that kills its decoder is BadImage("decoder_crashed") and no more.
 
@@ -210,7 +217,7 @@ class Checker:
     def __init__(self, children: int | None = None, deadline: float = 60.0) -> None:
         self.deadline = deadline
         self._idle: LifoQueue[subprocess.Popen[bytes] | None] = LifoQueue()
-        for _ in range(children or os.cpu_count() or 1):
+        for _ in range(children or cpus()):
             self._idle.put(None)
 
     def __enter__(self) -> Self:

@@ -1,6 +1,5 @@
 """Fixtures that more than one module of tests needs."""
 
-import contextlib
 import os
 import shutil
 import socket
@@ -110,7 +109,10 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
     server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("azurite"), stdout=subprocess.DEVNULL)
     # The account and key that every such emulator has.
-    account, key = "devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    account, key = (
+        "devstoreaccount1",
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    )
     connection = f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};"
     os.environ["AZURE_STORAGE_CONNECTION_STRING"] = f"{connection}BlobEndpoint=http://127.0.0.1:{port}/{account};"
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.archive import Archive
+from pipeline.imaging import cpus
 from pipeline.models import openclip, store
 from pipeline.models.coca import Caption, Captioner
 from pipeline.models.openclip import Model
@@ -113,13 +114,6 @@ def load(
         archive.table(output.table).claim(identity | fixed)
         outputs.append(output)
     return Annotator(archive, outputs)
-
-
-def cpus() -> int:
-    """CPUs that this process may use: those of OMP_NUM_THREADS, which Ray's workers are given, else those it sees."""
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        return int(threads)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def table(output: Output, keys: Sequence[Key], values: Sequence[np.ndarray | Caption | str]) -> pa.Table:
