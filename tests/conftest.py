@@ -1,5 +1,6 @@
 """Fixtures that more than one module of tests needs."""
 
+import base64
 import os
 import shutil
 import socket
@@ -107,12 +108,10 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("adlfs")
     port = _free_port()
     command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
-    server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("azurite"), stdout=subprocess.DEVNULL)
-    # The account and key that every such emulator has.
-    account, key = (
-        "devstoreaccount1",
-        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
-    )
+    account, key = "tintype", base64.b64encode(b"a key for this server alone").decode()
+    environment = os.environ | {"AZURITE_ACCOUNTS": f"{account}:{key}"}
+    folder = tmp_path_factory.mktemp("azurite")
+    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     connection = f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};"
     os.environ["AZURE_STORAGE_CONNECTION_STRING"] = f"{connection}BlobEndpoint=http://127.0.0.1:{port}/{account};"
     try:
