@@ -107,7 +107,15 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("azurite-blob is not installed")
     pytest.importorskip("adlfs")
     port = _free_port()
-    command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+    command = [
+        program,
+        "--blobPort",
+        str(port),
+        "--inMemoryPersistence",
+        "--silent",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+    ]
     account, key = "tintype", base64.b64encode(b"a key for this server alone").decode()
     environment = os.environ | {"AZURITE_ACCOUNTS": f"{account}:{key}"}
     folder = tmp_path_factory.mktemp("azurite")
