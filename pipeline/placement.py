@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 MAX_DEATHS = 3
 FETCH_CPUS = 0.25  # a fetch waits most of the time; a fraction lets it be placed beside an annotator on two cores
 FETCHERS_A_CPU = 2  # so that half of each CPU is left to annotators, where there are no GPUs
-IDLE_S = 60.0  # that an actor with nothing to do stays: to load its models again would take about as long
+IDLE_S = 300.0  # that an actor with nothing to do stays: paced by a host, a part may take minutes to be fetched
 
 Resources = dict[str, float]  # of a node: {"CPU": 8, "GPU": 1, …}
 
