@@ -138,8 +138,19 @@ def run(
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": DESK_CALLS, "scheduling_strategy": here}
     actor: Any = ray.remote(DeskActor).options(**options).remote(*arguments)
     lanes = [Lane(stage, partial(open_slot, stage, RemoteDesk(actor, desk.run))) for stage in stages]
+    try:
+        work_off(lanes, archive, actor if listing else None, report, fetchers, gpus)
+    finally:
+        for slot in [slot for lane in lanes for slot in lane.slots]:
+            slot.close()
+
+
+def work_off(
+    lanes: Sequence[Lane], archive: Archive, lister: Any, report: Report, fetchers: int | None, gpus: int | None
+) -> None:
+    """Do what is pending in the lanes, and what the desk lists, if there is a `lister`, until nothing is left."""
     under_way: dict[Any, tuple[Lane, Slot, int]] = {}
-    listed: Any = actor.list_all.options(num_returns="streaming").remote() if listing else None
+    listed: Any = lister.list_all.options(num_returns="streaming").remote() if lister else None
     for lane in lanes:
         lane.add(lane.stage.pending(archive))
     watch = Watch()
@@ -281,17 +292,18 @@ def open_slot(stage: Stage, desk: RemoteDesk, needs: Needs) -> Slot:
         needs,
         lambda part: actor.work.options(name=stage.name).remote(stage, desk, part),
         room=IN_FLIGHT,
+        close=lambda: ray.kill(actor),
         hello=actor.node.remote(),
     )
 
 
-def enough(fetchers: int | None) -> None:
+def enough(asked: bool) -> None:
     """Refuse a cluster that has no room and was not asked to grow. Raises UserError."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not has_cpus(nodes) and fetchers is None:
+    if not has_cpus(nodes) and not asked:
         raise UserError(
             "the Ray cluster has less than 1 CPU: listing, fetching and annotating need at least 1 together; "
-            "if it grows when asked, set run.fetchers"
+            "if it grows when asked, set run.fetchers and run.gpus"
         )
 
 
@@ -307,6 +319,8 @@ def seen_from_every_node(url: str) -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not folder.is_absolute():
         raise UserError(f"inside a submitted job the archive must be an absolute path or a URL, not {url}")
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not nodes:
+        raise UserError(f"{url} is a local path, and the Ray cluster has no nodes yet that could see it; use a URL")
     probe = str(folder.absolute() / f".probe-{uuid.uuid4().hex}")
     was_there = folder.exists()
     storage.create(probe, b"seen")

@@ -42,7 +42,8 @@ def places(stage: Stage, nodes: Sequence[Resources], fetchers: int | None, gpus:
         gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus:
         return Counter({Needs(FETCH_CPUS, gpus=1): gpus})
-    return Counter(Needs(max(0.5, int(node["CPU"]) / 2)) for node in nodes if node.get("CPU", 0) >= 1)
+    halves = Counter(Needs(max(0.5, int(node["CPU"]) / 2)) for node in nodes if node.get("CPU", 0) >= 1)
+    return halves or Counter({Needs(1.0): 1})  # of a cluster that is to grow from nothing, the first
 
 
 @dataclass(eq=False)
@@ -52,15 +53,18 @@ class Slot:
     needs: Needs
     start: Callable[[int], Any]  # part → ref
     room: int
+    close: Callable[[], None] = lambda: None  # lets go of the place, or of the order for one
     hello: Any = None  # ref of the node's id, which an actor answers once it is alive; None when it has
     node: str | None = None  # where the actor lives
     busy: dict[int, bool] = field(default_factory=dict)  # part → whether it had company
     alone: bool = False  # a suspect is in it: nothing else may be
     lost: bool = False  # its actor died
+    leaving: bool = False  # there is no such place any more
     idle_since: float = field(default_factory=time.monotonic)
 
     def free(self) -> bool:
-        return not (self.alone or self.lost or self.hello is not None) and len(self.busy) < self.room
+        usable = not (self.alone or self.lost or self.leaving or self.hello is not None)
+        return usable and len(self.busy) < self.room
 
     def leave(self, part: int) -> bool:
         """A part has ended: whether it had company."""
@@ -91,16 +95,18 @@ class Lane:
     def adjust(self, places: Counter[Needs]) -> None:
         """Open as many of the places as the backlog wants; leave those that are lost, too many, or long idle."""
         now = time.monotonic()
-        taken = Counter(slot.needs for slot in self.slots)
-        for slot in list(self.slots):
+        taken: Counter[Needs] = Counter()
+        for slot in sorted(self.slots, key=lambda slot: (slot.lost, not slot.busy)):
             if slot.busy or self.waiting():
                 slot.idle_since = now
-            useless = slot.lost or now - slot.idle_since > IDLE_S or taken[slot.needs] > places[slot.needs]
-            if useless and not slot.busy:
+            taken[slot.needs] += 1
+            slot.leaving = taken[slot.needs] > places[slot.needs] or now - slot.idle_since > IDLE_S
+            if (slot.leaving or slot.lost) and not slot.busy:
                 self.slots.remove(slot)
+                slot.close()
                 taken[slot.needs] -= 1
         lacking = list((places - taken).elements())
-        wanted = self.waiting() + sum(len(slot.busy) for slot in self.slots) - len(self.slots)
+        wanted = self.waiting() - sum(not slot.busy for slot in self.slots)
         self.slots += [self.open(needs) for needs in lacking[: max(0, wanted)]]
 
     def start(self) -> Iterator[tuple[Any, Slot, int]]:

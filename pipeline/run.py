@@ -89,7 +89,7 @@ def run(settings: Settings, progress: Progress, steps: Sequence[str], *, retry_f
         card, built = _run(settings, progress, steps, retry_failed, found, work.run)
         return Summary(progress, card, built)
     with cluster.connection():
-        cluster.enough(settings.run.fetchers)
+        cluster.enough(asked=bool(settings.run.fetchers or settings.run.gpus))
         cluster.seen_from_every_node(settings.archive)
         secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
         runner = partial(cluster.run, secrets=secrets, fetchers=fetchers(settings), gpus=settings.run.gpus)

@@ -35,7 +35,7 @@ def alive(lane: Lane) -> None:
         (ANNOTATE, [CPU_NODE], {"gpus": 3}, {GPU: 3}),
         (ANNOTATE, [CPU_NODE, GPU_NODE], {"gpus": 0}, {Needs(4): 1, Needs(8): 1}),
         (ANNOTATE, [{"CPU": 0.5}, {"CPU": 1.0}, CPU_NODE, CPU_NODE], {}, {Needs(0.5): 1, Needs(4): 2}),
-        (ANNOTATE, [], {}, {}),
+        (ANNOTATE, [], {"gpus": 0}, {Needs(1): 1}),  # of a cluster that grows from nothing
     ],
 )
 def test_places(stage: Stage, nodes: list[Any], asked: dict[str, int], there: dict[Needs, int]) -> None:
@@ -87,6 +87,33 @@ def test_actors_leave_when_they_were_idle_for_long(monkeypatch: pytest.MonkeyPat
     now[0] += 1
     lane.adjust(Counter({GPU: 2}))
     assert lane.slots == [begun[1][1]]  # that one is still at work
+
+
+def test_no_place_is_opened_for_parts_that_are_under_way() -> None:
+    lane = lane_of(ANNOTATE)
+    lane.add([0, 1])
+    lane.adjust(Counter({GPU: 1}))
+    alive(lane)
+    assert len(list(lane.start())) == 2
+    lane.adjust(Counter({GPU: 4}))
+    assert len(lane.slots) == 1
+
+
+def test_a_busy_place_that_is_gone_takes_no_more_parts() -> None:
+    """Annotators on CPUs, when GPUs have come."""
+    closed: list[Needs] = []
+    lane = lane_of(ANNOTATE)
+    lane.open = lambda needs: Slot(needs, lambda part: part, 2, close=lambda: closed.append(needs), hello="hello")
+    lane.add(range(9))
+    lane.adjust(Counter({Needs(4): 1}))
+    alive(lane)
+    [(_, old, first), (_, _, second)] = lane.start()
+    lane.adjust(Counter({GPU: 1}))
+    old.leave(first)
+    assert list(lane.start()) == [] and len(lane.slots) == 2
+    old.leave(second)
+    lane.adjust(Counter({GPU: 1}))
+    assert [slot.needs for slot in lane.slots] == [GPU] and closed == [Needs(4)]
 
 
 def test_places_that_are_gone_are_left_once_they_are_empty() -> None:

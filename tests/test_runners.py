@@ -179,8 +179,8 @@ def test_an_actor_killed_from_outside(archive: Archive, tmp_path: Path) -> None:
 def test_a_cluster_without_room_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "NodeID": "x", "Resources": {"CPU": 0.5}}])
     with pytest.raises(UserError, match="need at least 1"):
-        cluster.enough(None)
-    cluster.enough(4)  # it was asked to grow
+        cluster.enough(asked=False)
+    cluster.enough(asked=True)
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -59,6 +59,8 @@ def test_the_keys_are_those_of_kuberay(job: dict[str, Any], cluster: dict[str, A
     for group in cluster["workerGroupSpecs"]:
         assert group.keys() == WORKERS
         assert group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"]
+        # Else Ray may count the CPUs of the machine that the pod is on.
+        assert group["rayStartParams"]["num-cpus"] == container(group)["resources"]["requests"]["cpu"]
 
 
 def test_pods_are_what_kubernetes_takes(cluster: dict[str, Any]) -> None:
@@ -109,7 +111,7 @@ def test_the_entrypoint_is_a_run_that_may_grow_as_far_as_the_cluster(job: dict[s
 def test_the_slurm_script_runs(tmp_path: Path) -> None:
     """On one node, with Slurm's commands played by two small scripts."""
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
-    for name, does in {"scontrol": "echo 127.0.0.1", "srun": 'exec "$@"'}.items():
+    for name, does in {"scontrol": "echo 127.0.0.1", "srun": 'shift; exec "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "pictures").mkdir()
@@ -131,3 +133,5 @@ def test_the_slurm_script_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert status(Archive.open(f"{tmp_path}/archive"))["photos"]["live"] == 3
     assert "3 pictures fetched" in done.stdout
+    # Without it the run would make a Ray of its own, on one node, and this test would not notice.
+    assert 'env RAY_ADDRESS="$address" tintype run' in (FILES / "slurm.sh").read_text()
