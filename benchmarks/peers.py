@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+sys.path.append(str(Path(__file__).parents[1]))  # for the small archives and stages of tests/
 # transformers 4.56.2 is the newest with which `generate` runs.
 OPEN_CLIP = ("open_clip_torch==3.3.0", "transformers==4.56.2", "numpy")
 CLIP_RETRIEVAL = ("clip-retrieval==2.45.0", "setuptools<81")
