@@ -118,8 +118,9 @@ def status(said: Mapping[str, Any]) -> RenderableType:
     for name, table in said["tables"].items():
         outcomes = ", ".join(f"{number:,} {kind}" for kind, number in table["outcomes"].items())
         numbers = (f"{table[key]:,}" for key in ("parts", "rows", "pending"))
-        tables.add_row(name, *numbers, ", ".join(filter(None, (outcomes, _pace(table)))))
-    lines = [f"failed: {reason} {number:,}" for reason, number in said["failures"].items()]
+        tables.add_row(name, *numbers, outcomes)
+    lines = [f"{name}: {_pace(table)}" for name, table in said["tables"].items() if _pace(table)]
+    lines += [f"failed: {reason} {number:,}" for reason, number in said["failures"].items()]
     for source, listing in said["listings"].items():
         if not listing["complete"]:
             lines.append(f"listing incomplete: {source} ({listing['note'] or 'stopped early'}); `tintype list` goes on")

@@ -51,8 +51,8 @@ def test_what_is_pending_is_told_with_its_pace(tmp_path: Path, capsys: pytest.Ca
     said = status(archive)
     said["tables"]["captions/tiny"] |= {"photos_per_s": 0.04, "device_waiting": 0.031}
     Console(width=200).print(terminal.status(said))
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "captions/tiny" in line]
-    assert line.endswith("0.0 photos/s, 2 min to go, device waiting 3%")
+    _, line = [line for line in capsys.readouterr().out.splitlines() if "captions/tiny" in line]
+    assert line == "captions/tiny: 0.0 photos/s, 2 min to go, device waiting 3%"
 
 
 def test_watching_until_interrupted(tmp_path: Path) -> None:
