@@ -138,13 +138,13 @@ def status_command(
     as_json: Json = False,
 ) -> None:
     """Live photos, parts done and pending, how fast, failures by reason, freshness of the index."""
-    opened = Archive.open(archive_url(archive))
+    there = Archive.open(archive_url(archive))
     if watch:
-        terminal.watch(lambda: status(opened), out, as_json)
+        terminal.watch(lambda: status(there), out, as_json)
     elif as_json:
-        print(json.dumps(status(opened), ensure_ascii=False))
+        print(json.dumps(status(there), ensure_ascii=False))
     else:
-        out.print(terminal.status(status(opened)), highlight=False)
+        out.print(terminal.status(status(there)), highlight=False)
 
 
 @app.command("search")

@@ -41,6 +41,13 @@ def local_path(url: str) -> Path:
     return Path(url.removeprefix("file://"))
 
 
+def absolute(url: str) -> str:
+    """A file or folder as workers address it: an absolute path, links in it as they are, or the URL."""
+    if not is_local(url):
+        return url.rstrip("/")
+    return os.path.abspath(local_path(url).expanduser())  # noqa: PTH100  (resolve() would follow links)
+
+
 def join(url: str, *names: str) -> str:
     return "/".join([url.rstrip("/"), *names])
 

@@ -119,7 +119,7 @@ def status(said: Mapping[str, Any]) -> RenderableType:
         outcomes = ", ".join(f"{number:,} {kind}" for kind, number in table["outcomes"].items())
         numbers = (f"{table[key]:,}" for key in ("parts", "rows", "pending"))
         tables.add_row(name, *numbers, outcomes)
-    lines = [f"{name}: {_pace(table)}" for name, table in said["tables"].items() if _pace(table)]
+    lines = [f"{name}: {pace}" for name, table in said["tables"].items() if (pace := _pace(table))]
     lines += [f"failed: {reason} {number:,}" for reason, number in said["failures"].items()]
     for source, listing in said["listings"].items():
         if not listing["complete"]:

@@ -101,7 +101,8 @@ class Desk:
 def attempt(run: str, stage: str, do: Do, part: int) -> list[Receipt] | Failure:
     """The part boundary: one part's trouble, whatever it is, must not end the others.
 
-    The one place that catches Exception. A UserError speaks of the whole run and is passed on.
+    The one place where an Exception ends; what catches one in feed.py brings it here, from a thread of no part to those
+    of the parts concerned. A UserError speaks of the whole run and is passed on.
     """
     with logs.about(run, stage, part):
         started = time.monotonic()

@@ -49,9 +49,7 @@ class FolderSource:
     @property
     def root(self) -> str:
         """The folder as workers address it: an absolute path, or the URL."""
-        if not storage.is_local(self.path):
-            return self.path.rstrip("/")
-        return os.path.abspath(storage.local_path(self.path).expanduser())  # noqa: PTH100  (resolve() would follow links)
+        return storage.absolute(self.path)
 
     @property
     def name(self) -> str:

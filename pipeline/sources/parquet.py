@@ -65,9 +65,7 @@ class ParquetSource:
     @property
     def root(self) -> str:
         """The file or folder as workers address it: an absolute path, or the URL."""
-        if not storage.is_local(self.path):
-            return self.path.rstrip("/")
-        return str(storage.local_path(self.path).expanduser().absolute())
+        return storage.absolute(self.path)
 
     @property
     def name(self) -> str:
