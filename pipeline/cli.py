@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     except UserError as error:
         print(f"tintype: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -27,10 +27,10 @@ class Gate:
     def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         """`rate`: requests a second, None for no limit (pauses hold all the same)."""
         self.rate = rate
-        self._interval = 1 / rate if rate else 0.0
         self._next = -math.inf
         self._clock = clock
         self._lock = threading.Lock()
+        self.company = [self]  # the gates that pause with it
 
     def reserve(self) -> float:
         """0.0: the turn is the caller's, who asks the host now. Else the seconds after which to call this again."""
@@ -38,13 +38,41 @@ class Gate:
             now = self._clock()
             if now < self._next:
                 return self._next - now
-            self._next = now + self._interval
+            self._next = now + (1 / self.rate if self.rate else 0.0)
             return 0.0
 
     def pause(self, seconds: float) -> None:
-        """No turn for anybody for so many seconds; a longer pause that is on already stands."""
+        """No turn for anybody for so many seconds, here and at the gates of the company.
+
+        A longer pause that is on already stands.
+        """
+        for gate in self.company:
+            gate._hold(min(seconds, LONGEST_PAUSE))
+
+    def _hold(self, seconds: float) -> None:
         with self._lock:
-            self._next = max(self._next, self._clock() + min(seconds, LONGEST_PAUSE))
+            self._next = max(self._next, self._clock() + seconds)
+
+
+class Gates:
+    """The gates of a run, one a host. A host that asks for a pause pauses all: Flickr's API and images are one house.
+
+    Two sources that share a host share its gate, and the lower of their rates.
+    """
+
+    def __init__(self) -> None:
+        self._gates: dict[str, Gate] = {}
+        self._company: list[Gate] = []
+
+    def join(self, host: str, gate: Gate) -> Gate:
+        """The gate before a host from now on: this one, or the one that was there first."""
+        first = self._gates.setdefault(host, gate)
+        if first is gate:
+            self._company.append(gate)
+            gate.company = self._company
+        elif gate.rate is not None:
+            first.rate = min(gate.rate, first.rate or gate.rate)
+        return first
 
 
 def retry_after(header: str | None, now: Callable[[], float] = time.time) -> float | None:

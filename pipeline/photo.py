@@ -22,7 +22,15 @@ REASONS = {
 
 
 class UserError(Exception):
-    """A mistake of the user or a fault of a source: shown as one line that names the remedy, exit status 2."""
+    """A mistake of the user or a fault of a source: shown as one line that names the remedy."""
+
+    exit_status = 2
+
+
+class TryLater(UserError):
+    """A source that does not answer for now: the same command may succeed in a while."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True, slots=True)

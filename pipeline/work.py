@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import logs
 from pipeline.archive import Archive
-from pipeline.gate import Gate
+from pipeline.gate import Gate, Gates
 from pipeline.photo import Size, UserError
 from pipeline.sources import Source
 from pipeline.stages.fetch import Shared
@@ -75,6 +75,10 @@ class Desk:
         self.sources = {source.name: source for source in sources}
         self.part_size = part_size
         self.gate = Gate(rate)
+        gates = Gates()
+        gates.join("images", self.gate)
+        for source in sources:
+            source.pace(gates)
 
     def list_all(self) -> Iterator[Receipt]:
         """List every source; a receipt for each photos part committed."""

@@ -5,7 +5,7 @@ from email.utils import formatdate
 
 import pytest
 
-from pipeline.gate import LONGEST_PAUSE, Gate, retry_after
+from pipeline.gate import LONGEST_PAUSE, Gate, Gates, retry_after
 
 
 class Clock:
@@ -115,3 +115,26 @@ def test_no_pause_lasts_for_days() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
     assert retry_after(header, now=lambda: 1_700_000_000.0) == seconds
+
+
+def test_a_pause_at_one_gate_is_a_pause_at_all() -> None:
+    clock = Clock()
+    api, images, other = (Gate(10, clock) for _ in range(3))
+    gates = Gates()
+    gates.join("api", api)
+    gates.join("images", images)
+    api.pause(60)
+    assert images.reserve() == 60
+    images.pause(100)
+    assert api.reserve() == 100
+    assert other.reserve() == 0.0
+
+
+def test_two_who_ask_one_host_share_its_gate_and_the_lower_rate() -> None:
+    clock = Clock()
+    first, second = Gate(10, clock), Gate(2, clock)
+    gates = Gates()
+    assert gates.join("api", first) is first
+    assert gates.join("api", second) is first and first.rate == 2
+    assert first.reserve() == 0.0
+    assert first.reserve() == 0.5

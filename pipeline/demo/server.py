@@ -9,11 +9,15 @@ import io
 import json
 import random
 import re
+import socket
+import struct
 import sys
 import tempfile
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 from PIL import ImageOps
 
 from pipeline.demo.answers import Offer, answer, failure, offers
+from pipeline.demo.faults import PAGE, Fault, Plan
 from pipeline.demo.scenes import draw
 from pipeline.demo.stream import ALIAS, DemoPhoto, Stream, demo_stream
 
@@ -32,7 +37,6 @@ SECRET = "0123456789abcdef"  # signatures are not checked: any will do
 REST = "/services/rest/"
 _PICTURE = re.compile(r"/\d+/(\d+)_[0-9a-f]+(?:_\w+)?\.jpg")
 _OAUTH_KEY = re.compile(r'oauth_consumer_key="([^"]*)"')
-_PAGE = b"<!DOCTYPE html><html><head><title>Flickr</title></head><body>This photo is no longer here.</body></html>"
 CHUNK = 16_384  # bytes
 
 
@@ -43,6 +47,16 @@ class Request:
     parameters: dict[str, str]  # of the query or the form; the key is not among them
     key: str | None
     host: str  # http://127.0.0.1:8765
+    at: float  # seconds on the monotonic clock
+
+    @property
+    def target(self) -> str:
+        """What a fault plan calls it: a photo's number, or a call with the photo or the page it asks for."""
+        if self.path != REST:
+            match = _PICTURE.fullmatch(self.path)
+            return match[1] if match else self.path
+        method = self.parameters.get("method", "").removeprefix("flickr.")
+        return " ".join(filter(None, (method, self.parameters.get("photo_id") or self.parameters.get("page"))))
 
 
 @dataclass(frozen=True)
@@ -51,35 +65,56 @@ class Response:
     content_type: str
     body: bytes
     chunked: bool = False  # as the image host sends pictures, which so have no Content-Length
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
+Render = Callable[[DemoPhoto, Offer], bytes]  # a photo's rendition as a JPEG
+
+
+@dataclass
 class Served:
-    """A server that is running."""
+    """A server that is running. Its stream and its plan may be exchanged meanwhile."""
 
-    url: str
-    api_url: str
-    log: list[Request]  # every request, as it came
+    stream: Stream
+    render: Render
+    url: str = ""
+    api_url: str = ""
+    plan: Plan | None = None  # of faults; None: it behaves
+    log: list[Request] = field(default_factory=list)  # every request, as it came
+    attempts: Counter[str] = field(default_factory=Counter)  # by Request.target
+
+    def respond(self, request: Request) -> tuple[Response, Fault]:
+        """The answer as it should be or as the plan has it, and how it is to be sent."""
+        self.log.append(request)
+        self.attempts[request.target] += 1
+        fault = (self.plan and self.plan(request.target, self.attempts[request.target])) or Fault()
+        if request.path == REST:
+            true = _api(self.stream, request, fault)
+        else:
+            true = _picture(self.stream, self.render, request.path)
+        if fault.body is not None or fault.status != HTTPStatus.OK:
+            true = replace(true, status=fault.status, body=fault.body or b"", chunked=False)
+        if fault.half:
+            true = replace(true, body=true.body[: len(true.body) // 2])
+        return replace(true, content_type=fault.content_type or true.content_type, headers=fault.headers), fault
 
 
 @contextlib.contextmanager
-def serve(stream: Stream, cache: Path | None = None, port: int = 0) -> Iterator[Served]:
-    """Serve the stream on loopback until the block is left. `cache` keeps what was drawn; port 0 means any free one."""
-    pictures = {photo.number: photo for photo in stream.photos}
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-    log: list[Request] = []
+def serve(
+    stream: Stream, cache: Path | None = None, port: int = 0, render: Render | None = None, plan: Plan | None = None
+) -> Iterator[Served]:
+    """Serve the stream on loopback until the block is left. `cache` keeps what was drawn; port 0 means any free one.
 
-    def respond(request: Request) -> Response:
-        log.append(request)
-        return _api(stream, request) if request.path == REST else _picture(pictures, cache, request.path)
-
-    with _Server(respond, port) as server:
-        url = f"http://127.0.0.1:{server.server_port}"
+    `render` makes the pictures in place of the scenes' own drawing, which takes its time.
+    """
+    served = Served(stream, render or _Drawn(cache), plan=plan)
+    with _Server(served.respond, port) as server:
+        served.url = f"http://127.0.0.1:{server.server_port}"
+        served.api_url = served.url + REST
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            yield Served(url, url + REST, log)
+            yield served
         finally:
             server.shutdown()
             thread.join()
@@ -88,7 +123,7 @@ def serve(stream: Stream, cache: Path | None = None, port: int = 0) -> Iterator[
 class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
-    def __init__(self, respond: Callable[[Request], Response], port: int) -> None:
+    def __init__(self, respond: Callable[[Request], tuple[Response, Fault]], port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.respond = respond
 
@@ -117,29 +152,45 @@ class _Handler(BaseHTTPRequestHandler):
         signed = _OAUTH_KEY.search(self.headers.get("Authorization", ""))
         key = parameters.pop("api_key", None)
         host = f"http://{self.headers['Host']}"
-        path = urlsplit(self.path).path
-        self._send(self.server.respond(Request(self.command, path, parameters, signed[1] if signed else key, host)))
+        path, key = urlsplit(self.path).path, signed[1] if signed else key
+        response, fault = self.server.respond(Request(self.command, path, parameters, key, host, time.monotonic()))
+        time.sleep(fault.silence)
+        if fault.reset:
+            # Lingering for 0 s makes the close a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self._send(response, fault)
+        if fault.reset or fault.stale or fault.short:
+            self.close_connection = True
 
-    def _send(self, response: Response) -> None:
+    def _send(self, response: Response, fault: Fault) -> None:
+        body = response.body
         self.send_response(response.status)
         self.send_header("Content-Type", response.content_type)
-        if not response.chunked:
-            self.send_header("Content-Length", str(len(response.body)))
-            self.end_headers()
-            self.wfile.write(response.body)
-            return
-        self.send_header("Transfer-Encoding", "chunked")
+        for name, value in response.headers:
+            self.send_header(name, value)
+        if response.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        for start in range(0, len(response.body), CHUNK):
-            chunk = response.body[start : start + CHUNK]
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        self.wfile.write(b"0\r\n\r\n")
+        body = body[: len(body) // 2] if fault.short else body
+        step = 1 if fault.drip else CHUNK if response.chunked else max(1, len(body))
+        for start in range(0, len(body), step):
+            piece = body[start : start + step]
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if response.chunked else piece)
+            if fault.drip:
+                self.wfile.flush()
+                time.sleep(fault.drip)
+        if response.chunked and not fault.short:
+            self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: `Served.log` holds every request."""
 
 
-def _api(stream: Stream, request: Request) -> Response:
+def _api(stream: Stream, request: Request, fault: Fault) -> Response:
     parameters = request.parameters
     if request.key != KEY:
         found = failure(100, f"Invalid API Key (Key {'has invalid format' if request.key else 'not found'})")
@@ -147,16 +198,18 @@ def _api(stream: Stream, request: Request) -> Response:
         found = failure(111, f'Format "{parameters.get("format", "rest")}" not found')
     else:
         found = answer(stream, parameters, request.host)
+    if fault.edit:
+        fault.edit(found)
     text = json.dumps(found)
     if parameters.get("nojsoncallback") != "1":
         return Response(HTTPStatus.OK, "text/javascript; charset=utf-8", f"jsonFlickrApi({text})".encode())
     return Response(HTTPStatus.OK, "application/json", text.encode())
 
 
-def _picture(photos: dict[int, DemoPhoto], cache: Path | None, path: str) -> Response:
+def _picture(stream: Stream, render: Render, path: str) -> Response:
     missing = Response(HTTPStatus.NOT_FOUND, "text/html; charset=utf-8", b"")
     match = _PICTURE.fullmatch(path)
-    photo = photos.get(int(match[1])) if match else None
+    photo = stream.by_number.get(int(match[1])) if match else None
     if photo is None or photo.trouble == "gone_404":
         return missing
     if photo.trouble == "gone_410":
@@ -165,8 +218,8 @@ def _picture(photos: dict[int, DemoPhoto], cache: Path | None, path: str) -> Res
     if offer is None:
         return missing
     if photo.trouble == "html":
-        return Response(HTTPStatus.OK, "text/html; charset=utf-8", _PAGE)
-    body = _jpeg(photo, offer, cache)
+        return Response(HTTPStatus.OK, "text/html; charset=utf-8", PAGE)
+    body = render(photo, offer)
     if photo.trouble == "truncated":
         body = body[: len(body) // 2]
     elif photo.trouble == "corrupt":
@@ -174,17 +227,24 @@ def _picture(photos: dict[int, DemoPhoto], cache: Path | None, path: str) -> Res
     return Response(HTTPStatus.OK, "image/jpeg", body, chunked=True)
 
 
-def _jpeg(photo: DemoPhoto, offer: Offer, cache: Path | None) -> bytes:
-    """The rendition as drawn now, or as kept in the cache."""
-    if cache is None:
-        return _draw(photo, offer)
-    kept = cache / f"{photo.scene.seed}_{offer.width}x{offer.height}.jpg"
-    if not kept.exists():
-        # Another thread may be drawing the same: whole files only, under the final name.
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
-            file.write(_draw(photo, offer))
-        Path(file.name).replace(kept)
-    return kept.read_bytes()
+class _Drawn:
+    """Renditions as drawn now, or as kept in the cache."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self.cache = cache
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, photo: DemoPhoto, offer: Offer) -> bytes:
+        if self.cache is None:
+            return _draw(photo, offer)
+        kept = self.cache / f"{photo.scene.seed}_{offer.width}x{offer.height}.jpg"
+        if not kept.exists():
+            # Another thread may be drawing the same: whole files only, under the final name.
+            with tempfile.NamedTemporaryFile(dir=self.cache, delete=False) as file:
+                file.write(_draw(photo, offer))
+            Path(file.name).replace(kept)
+        return kept.read_bytes()
 
 
 def _draw(photo: DemoPhoto, offer: Offer) -> bytes:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from itertools import count
 from typing import Any, Literal
 
@@ -108,6 +109,10 @@ class Album:
 class Stream:
     photos: tuple[DemoPhoto, ...]  # newest first, as Flickr lists them
     album: Album
+
+    @cached_property
+    def by_number(self) -> dict[int, DemoPhoto]:
+        return {photo.number: photo for photo in self.photos}
 
 
 def demo_stream(photos: int = 720) -> Stream:

@@ -4,6 +4,7 @@ from collections.abc import Container, Generator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pipeline.gate import Gates
 from pipeline.photo import Photo, Size
 
 
@@ -31,6 +32,9 @@ class Source(Protocol):
     @property
     def default_max_pixels(self) -> int:
         """What `images.max_pixels` means where it is not set."""
+
+    def pace(self, gates: Gates) -> None:
+        """Take turns at these gates from now on, where it asks a host: all sources of a run share them."""
 
     def check(self) -> None:
         """Raise UserError, before anything is written, if the source cannot be listed as it is configured."""

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from pipeline import storage
+from pipeline.gate import Gates
 from pipeline.imaging import looks_like_image
 from pipeline.photo import Photo, Rights, Size, UserError
 from pipeline.sources import Listing, embedded, sidecar
@@ -62,6 +63,9 @@ class FolderSource:
     @property
     def default_max_pixels(self) -> int:
         return 600_000_000
+
+    def pace(self, gates: Gates) -> None:
+        """Nothing is asked of a host to list it."""
 
     def check(self) -> None:
         """Raise UserError if the folder is missing, cannot be read or holds no picture."""

@@ -18,6 +18,7 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.gate import Gates
 from pipeline.photo import Photo, Rights, Size, UserError
 from pipeline.sources import Listing
 from pipeline.sources.facts import partial_date
@@ -78,6 +79,9 @@ class ParquetSource:
     @property
     def default_max_pixels(self) -> int:
         return 100_000_000
+
+    def pace(self, gates: Gates) -> None:
+        """Nothing is asked of a host to list it."""
 
     def check(self) -> None:
         """Raise UserError where there is no such file, or no column of pictures in one."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.photo import UserError
+from pipeline.gate import Gate
+from pipeline.photo import TryLater, UserError
 from pipeline.sources.flickr.client import DEADLINE, TRIES, Client, Fault, Refused, connect, is_retryable
 
 KEY, SECRET = "abcdef0123456789", "fedcba98"
@@ -83,11 +84,16 @@ class Clock:
         self.now += seconds
 
 
+def paced(server: Scripted, rate: float, clock: Clock) -> Client:
+    now = lambda: clock.now  # noqa: E731
+    return Client(KEY, SECRET, api_url=server.url, gate=Gate(rate, now), contact=None, sleep=clock.sleep, clock=now)
+
+
 def ask(server: Scripted, *replies: Reply, clock: Clock | None = None) -> str:
     """What the client makes of these replies."""
     server.replies = list(replies)
     clock = clock or Clock()
-    client = Client(KEY, SECRET, api_url=server.url, rate=1, contact=None, sleep=clock.sleep, clock=lambda: clock.now)
+    client = paced(server, 1, clock)
     return client.call("urls.lookupUser", _user_id, url="https://www.flickr.com/photos/someone/")
 
 
@@ -133,7 +139,7 @@ def test_what_may_pass_is_tried_again(server: Scripted, name: str) -> None:
 @pytest.mark.parametrize("name", PASSING)
 def test_what_does_not_pass_ends_in_one_line(server: Scripted, name: str) -> None:
     clock = Clock()
-    with pytest.raises(UserError, match=r"no usable answer to flickr.urls.lookupUser in \d+ tries") as refusal:
+    with pytest.raises(TryLater, match=r"no usable answer to flickr.urls.lookupUser in \d+ tries") as refusal:
         ask(server, PASSING[name], clock=clock)
     assert "\n" not in str(refusal.value)
     assert KEY not in str(refusal.value)
@@ -214,7 +220,7 @@ def test_waits_grow(server: Scripted) -> None:
 def test_calls_are_paced(server: Scripted) -> None:
     server.replies = [Reply(OK)]
     clock = Clock()
-    client = Client(KEY, SECRET, api_url=server.url, rate=0.5, contact=None, sleep=clock.sleep, clock=lambda: clock.now)
+    client = paced(server, 0.5, clock)
     for _ in range(4):
         client.call("urls.lookupUser", _user_id)
     assert clock.slept == [2.0, 2.0, 2.0]
@@ -222,7 +228,7 @@ def test_calls_are_paced(server: Scripted) -> None:
 
 def test_calls_say_who_we_are_and_are_signed(server: Scripted) -> None:
     server.replies = [Reply(OK)]
-    Client(KEY, SECRET, api_url=server.url, rate=1000, contact="https://example.org/us").call("x", _user_id)
+    Client(KEY, SECRET, api_url=server.url, gate=Gate(1000), contact="https://example.org/us").call("x", _user_id)
     (headers,) = server.calls
     assert headers["User-Agent"].startswith("tintype/")
     assert headers["User-Agent"].endswith(" (https://example.org/us)")
@@ -243,7 +249,7 @@ def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -
     monkeypatch.setenv("FLICKR_API_SECRET", SECRET)
     monkeypatch.delenv(missing)
     with pytest.raises(UserError, match=f"{missing} is not set.*Pro account") as refusal:
-        connect(api_url="http://127.0.0.1:1/", rate=1, contact=None)
+        connect(api_url="http://127.0.0.1:1/", gate=Gate(1), contact=None)
     assert "\n" not in str(refusal.value)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
+from pipeline.gate import Gate, Gates
 from pipeline.photo import Photo, Size, UserError
 from pipeline.sources import Listing
 from pipeline.sources.flickr.address import parse_address
@@ -107,9 +108,20 @@ class FlickrSource:
                 raise UserError(f"{refused}: check the source's {asked}") from None
             raise
 
+    def pace(self, gates: Gates) -> None:
+        """Take turns at the gate before the API, which the sources of a run share."""
+        gate = gates.join(self.api_url, self._gate)
+        if gate is not self._gate:
+            vars(self)["_gate"] = gate
+            vars(self).pop("_client", None)  # it holds the other
+
+    @cached_property
+    def _gate(self) -> Gate:
+        return Gate(self.api_rate)
+
     @cached_property
     def _client(self) -> Client:
-        return connect(api_url=self.api_url, rate=self.api_rate, contact=self.contact)
+        return connect(api_url=self.api_url, gate=self._gate, contact=self.contact)
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: the client holds the key, which goes to no other process."""

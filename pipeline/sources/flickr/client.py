@@ -4,6 +4,7 @@ https://www.flickr.com/services/api/ says what the methods answer, and little of
 calls; what it makes of failures (seen with 2.4.0) is turned here into a `Fault` that `is_retryable` judges.
 """
 
+import io
 import logging
 import os
 import random
@@ -13,15 +14,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
+import urllib3
 from flickrapi import FlickrAPI, FlickrError
 
 from pipeline import __version__
-from pipeline.gate import Gate, retry_after
-from pipeline.photo import UserError
+from pipeline.gate import Pacer, retry_after
+from pipeline.photo import TryLater, UserError
 
 LOG = logging.getLogger(__name__)
 
 TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds of silence while reading
+BODY_S = 120.0  # seconds for a whole answer: one that drips is never silent for long
 TRIES = 10
 DEADLINE = 300.0  # seconds for all the tries of a call, not counting the pauses that Flickr asks for
 LONGEST_WAIT = 60.0  # seconds between tries where Flickr asks for no pause
@@ -75,20 +78,20 @@ class Client:
         secret: str,
         *,
         api_url: str,
-        rate: float,
+        gate: Pacer,
         contact: str | None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`rate` is calls a second. `contact`, a URL or e-mail address, tells Flickr whom to ask about these calls."""
+        """`contact`, a URL or e-mail address, tells Flickr whom to ask about these calls."""
         # The defaults write an SQLite file under HOME, and remember failures for five minutes.
         self._api = FlickrAPI(key, secret, format="parsed-json", store_token=False, cache=False, timeout=TIMEOUT)
         self._api.REST_URL = api_url
         session = requests.Session()
         session.headers["User-Agent"] = f"tintype/{__version__}" + (f" ({contact})" if contact else "")
-        session.hooks["response"].append(_refuse_status)
+        session.hooks["response"] += [_refuse_status, _read_whole]
         self._api.flickr_oauth.session = session  # else one is shared by all instances in the process
-        self._gate = Gate(rate, clock)
+        self._gate = gate
         self._sleep = sleep
         self._clock = clock
         self._lock = threading.Lock()
@@ -96,7 +99,7 @@ class Client:
     def call(self, method: str, read: Callable[[dict[str, Any]], T], **parameters: str | int) -> T:
         """What `read` finds in the answer to `flickr.<method>`; `read` raises ValueError for an answer that lacks it.
 
-        Raises Refused where Flickr says no, UserError where no try within the deadline had a usable answer.
+        Raises Refused where Flickr says no, TryLater where no try within the deadline had a usable answer.
         """
         with self._lock:
             deadline = self._clock() + DEADLINE
@@ -113,10 +116,12 @@ class Client:
                     deadline += fault.pause or 0.0
                     wait = _backoff(attempt) if fault.pause is None else fault.pause
                     if attempt == TRIES or self._clock() + wait > deadline:
-                        raise UserError(
+                        raise TryLater(
                             f"no usable answer to flickr.{method} in {attempt} tries ({fault}): run again later"
                         ) from None
                     LOG.warning("flickr.%s: %s; trying again in %.0f s", method, fault, wait)
+                    if fault.status == 429 or fault.pause is not None:
+                        self._gate.pause(wait)
                     self._sleep(wait)
 
     def _ask(self, method: str, read: Callable[[dict[str, Any]], T], parameters: dict[str, str | int]) -> T:
@@ -124,7 +129,7 @@ class Client:
             answer = self._api.do_flickr_call(f"flickr.{method}", **parameters)
         except FlickrError as error:  # stat: fail
             raise Fault(str(error), code=error.code) from None
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             # Not its text, which may hold the URL with what was asked.
             raise Fault(f"no answer: {type(error).__name__}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -138,7 +143,7 @@ class Client:
             raise Fault(f"an answer without what was asked for: {error}") from None
 
 
-def connect(*, api_url: str, rate: float, contact: str | None) -> Client:
+def connect(*, api_url: str, gate: Pacer, contact: str | None) -> Client:
     """A client for the key in FLICKR_API_KEY and FLICKR_API_SECRET; UserError where one of them is missing."""
     for name in ("FLICKR_API_KEY", "FLICKR_API_SECRET"):
         if not os.environ.get(name):
@@ -147,7 +152,7 @@ def connect(*, api_url: str, rate: float, contact: str | None) -> Client:
                 "(https://www.flickr.com/services/apps/create/; a new key needs a Flickr Pro account)"
             )
     key, secret = os.environ["FLICKR_API_KEY"], os.environ["FLICKR_API_SECRET"]
-    return Client(key, secret, api_url=api_url, rate=rate, contact=contact)
+    return Client(key, secret, api_url=api_url, gate=gate, contact=contact)
 
 
 def _refuse_status(response: requests.Response, **_: object) -> None:
@@ -159,6 +164,18 @@ def _refuse_status(response: requests.Response, **_: object) -> None:
     if response.status_code != 200:
         pause = retry_after(response.headers.get("Retry-After"))
         raise Fault(f"HTTP status {response.status_code}", status=response.status_code, pause=pause)
+
+
+def _read_whole(response: requests.Response, **_: object) -> None:
+    """Read the body, within BODY_S. requests' own timeout begins anew with each byte."""
+    ends = time.monotonic() + BODY_S
+    body = bytearray()
+    while chunk := response.raw.read1(1 << 16, decode_content=True):
+        body += chunk
+        if time.monotonic() > ends:
+            response.close()
+            raise Fault(f"{len(body):,} bytes and no end in {BODY_S:.0f} s")
+    response.raw = io.BytesIO(body)
 
 
 def _backoff(attempt: int) -> float:
