@@ -9,10 +9,11 @@ import json
 import platform
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +108,7 @@ class Table:
         url = self.part_url(part)
         with storage.scratch(url) as path:
             rows = 0
-            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            with _writer(path, schema) as writer:
                 for batch in batches:
                     table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
                     for group in _row_groups(table):
@@ -139,6 +140,24 @@ class Table:
             part += 1
         return None
 
+    def rewrite(self, part: int, change: Callable[[pa.Table], pa.Table], receipt: dict[str, Any]) -> None:
+        """Put a part in its own place, each row group as `change` gives it back.
+
+        The one exception to a part's never changing, for what must be forgotten. It keeps its write id, since it is no
+        other part to those that were made of it; `receipt` is read after the last row group, as `write` does.
+        """
+        url = self.part_url(part)
+        with storage.scratch(url) as path:
+            with storage.open_file(url) as file:
+                parquet = pq.ParquetFile(file)
+                metadata = {key: value for key, value in parquet.schema_arrow.metadata.items() if key != RECEIPT}
+                schema = parquet.schema_arrow.with_metadata(metadata)
+                with _writer(path, schema) as writer:
+                    for group in range(parquet.num_row_groups):
+                        writer.write_table(change(parquet.read_row_group(group)).cast(schema))
+                    writer.add_key_value_metadata({RECEIPT: json.dumps(receipt)})
+            storage.replace(url, path)
+
     def receipt(self, part: int) -> dict[str, Any]:
         """What a part's footer says of how it was made."""
         with storage.open_file(self.part_url(part)) as file:
@@ -161,6 +180,10 @@ class Table:
         if differing:
             shown = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in differing)
             raise UserError(f"{self.name} was made with something else ({shown}); choose another name for the new one")
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, schema, compression="zstd")
 
 
 def _row_groups(table: pa.Table) -> Iterator[pa.Table]:
@@ -187,6 +210,18 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+class Change(NamedTuple):
+    """The last word on one fact of a photo."""
+
+    value: Any
+    observed_at: datetime
+    by: str  # "source", or the person who corrected it
+
+    def holds(self, observed_at: datetime | None) -> bool:
+        """Whether it stands over a row whose facts were observed then: a later row of the source has them itself."""
+        return self.by != "source" or observed_at is None or self.observed_at > observed_at
 
 
 @dataclass(frozen=True)
@@ -236,19 +271,24 @@ class Archive:
 
     def gone(self) -> set[str]:
         """Ids of photos that their source shows no longer."""
-        return _gone(self.changes())
+        return gone(self.changes())
 
-    def changes(self) -> dict[str, dict[str, Any]]:
-        """photo_id → field → the value last observed or corrected; a person's word stands over the source's."""
+    def changes(self, without: Collection[int] = ()) -> dict[str, dict[str, Change]]:
+        """photo_id → field → the value last observed or corrected; a person's word stands over the source's.
+
+        A `license` comes as the columns that it fills. `without`: parts of the log that are known already.
+        """
         table = self.table("changes")
-        latest: dict[tuple[str, str], tuple[bool, datetime, int, Any]] = {}
+        latest: dict[tuple[str, str], tuple[bool, datetime, int, Change]] = {}
         for part in table.parts():
-            for row in table.read(part).to_pylist():
-                key = (row["photo_id"], row["field"])
-                word = (row["by"] != "source", row["observed_at"], part, json.loads(row["value"]))
-                if key not in latest or word[:3] >= latest[key][:3]:
-                    latest[key] = word
-        changed: dict[str, dict[str, Any]] = {}
+            for row in table.read(part).to_pylist() if part not in without else ():
+                for name, value in _columns(row["field"], json.loads(row["value"]), row["observed_at"]):
+                    key = (row["photo_id"], name)
+                    change = Change(value, row["observed_at"], row["by"])
+                    word = (row["by"] != "source", row["observed_at"], part, change)
+                    if key not in latest or word[:3] >= latest[key][:3]:
+                        latest[key] = word
+        changed: dict[str, dict[str, Change]] = {}
         for (photo_id, name), word in latest.items():
             changed.setdefault(photo_id, {})[name] = word[-1]
         return changed
@@ -271,9 +311,9 @@ class Archive:
         last = rows.group_by("photo_id").aggregate([("row_id", "max")])["row_id_max"]
         rows = rows.filter(pc.is_in(rows["row_id"], value_set=last))
         changes = self.changes()
-        unseen = set(self.forgotten()) | _gone(changes)
+        unseen = set(self.forgotten()) | gone(changes)
         rows = rows.filter(pc.invert(pc.is_in(rows["photo_id"], value_set=pa.array(sorted(unseen), pa.string()))))
-        return _overlaid(rows, changes)
+        return overlaid(rows, changes)
 
 
 def _aligned(left: pa.Table, right: pa.Table) -> pa.Table:
@@ -284,19 +324,33 @@ def _aligned(left: pa.Table, right: pa.Table) -> pa.Table:
     return left
 
 
-def _gone(changes: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    return {photo_id for photo_id, facts in changes.items() if facts.get("visible") is False}
+def _columns(field: str, value: Any, observed_at: datetime) -> Iterator[tuple[str, Any]]:
+    """The columns that a change fills, and with what."""
+    if field == "license":
+        yield from ((f"license_{key}", value[key]) for key in ("id", "name", "url"))
+        yield "rights_observed_at", observed_at
+    else:
+        yield field, value
 
 
-def _overlaid(rows: pa.Table, changes: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-    ids = rows["photo_id"].to_pylist()
-    position = {photo_id: i for i, photo_id in enumerate(ids)}
-    fields = {name for photo_id, facts in changes.items() if photo_id in position for name in facts}
-    for name in sorted(fields & set(rows.column_names)):
+def gone(changes: Mapping[str, Mapping[str, Change]]) -> set[str]:
+    """Ids of the photos that these changes say their source shows no longer."""
+    return {photo_id for photo_id, facts in changes.items() if "visible" in facts and facts["visible"].value is False}
+
+
+def overlaid(rows: pa.Table, changes: Mapping[str, Mapping[str, Change]]) -> pa.Table:
+    """Rows of `photos`, with `photo_id` and `rights_observed_at` at least, as the changes since have them."""
+    changed = np.flatnonzero(pc.is_in(rows["photo_id"], value_set=pa.array(sorted(changes), pa.string())).to_numpy())
+    ids, observed = (rows[name].take(pa.array(changed)).to_pylist() for name in ("photo_id", "rights_observed_at"))
+    new: dict[str, dict[int, Any]] = {}
+    for i, photo_id, observed_at in zip(changed.tolist(), ids, observed, strict=True):
+        for name, change in changes[photo_id].items():
+            if change.holds(observed_at):
+                new.setdefault(name, {})[i] = change.value
+    for name in sorted(new.keys() & set(rows.column_names)):
         values = rows[name].to_pylist()
-        for photo_id, facts in changes.items():
-            if photo_id in position and name in facts:
-                values[position[photo_id]] = facts[name]
+        for i, value in new[name].items():
+            values[i] = value
         field = rows.schema.field(name)
         rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(values, field.type))
     return rows

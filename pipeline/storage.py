@@ -87,8 +87,7 @@ def create(url: str, data: Path | bytes) -> bool:
             path.write_bytes(data)
             return create(url, path)
     if is_local(url):
-        with data.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(data)
         try:
             os.link(data, local_path(url))
         except FileExistsError:
@@ -104,6 +103,12 @@ def create(url: str, data: Path | bytes) -> bool:
             return False
         raise
     return True
+
+
+def _sync(path: Path) -> None:
+    """Have a file's bytes on the disk before its name, lest a power cut leave the name alone."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def uploads(url: str) -> list[tuple[str, str, datetime]]:
@@ -143,6 +148,7 @@ def replace(url: str, data: Path | bytes) -> None:
             path.write_bytes(data)
             replace(url, path)
     elif is_local(url):
+        _sync(data)
         data.rename(local_path(url))
     else:
         fs, path_there = filesystem(url)

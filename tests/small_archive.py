@@ -1,6 +1,6 @@
 """A small archive, pictures, vectors and captions in it, for tests of what is built on top of them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
@@ -104,8 +104,10 @@ def forget(archive: Archive, photo_id: str) -> None:
     )
 
 
-def change(archive: Archive, photo_id: str, field: str, value: str) -> None:
-    row = {"row_id": 0, "photo_id": photo_id, "field": field, "value": value, "observed_at": MOMENT, "by": "source"}
+def change(archive: Archive, photo_id: str, field: str, value: str, by: str = "source", days: float = 1) -> None:
+    """`days`: how long after the photo was listed."""
+    at = MOMENT + timedelta(days=days)
+    row = {"row_id": 0, "photo_id": photo_id, "field": field, "value": value, "observed_at": at, "by": by}
     archive.table("changes").append(lambda part: pa.Table.from_pylist([row], schemas.CHANGES), {}, schemas.CHANGES)
 
 
