@@ -1,6 +1,7 @@
 """The command line: parse, call, print."""
 
 import errno
+import getpass
 import json
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ from pipeline.models.settings import Generation
 from pipeline.photo import UserError
 from pipeline.plan import plan
 from pipeline.search import Query
+from pipeline.sources.flickr import address
 from pipeline.stages import index
 from pipeline.status import status
+from pipeline.upkeep import correct, forget
 from pipeline.work import STEPS
 
 if TYPE_CHECKING:
@@ -50,7 +53,9 @@ def archive_url(name: str) -> str:
     return config.load(name).archive if name.endswith((".yaml", ".yml")) else name
 
 
-def carry_out(conf: str, overrides: list[str], steps: Sequence[str], retry_failed: bool = False) -> None:
+def carry_out(
+    conf: str, overrides: list[str], steps: Sequence[str], retry_failed: bool = False, refresh: bool = False
+) -> None:
     from pipeline.run import run
 
     settings = config.load(conf, overrides)
@@ -61,7 +66,7 @@ def carry_out(conf: str, overrides: list[str], steps: Sequence[str], retry_faile
             err.print(terminal.planned(said), highlight=False)
     try:
         with progress.Progress(err) as shown:
-            summary = run(settings, shown, steps, retry_failed=retry_failed)
+            summary = run(settings, shown, steps, retry_failed=retry_failed, refresh=refresh)
     except KeyboardInterrupt:
         err.print("stopped; run the same command again to go on", highlight=False)
         raise typer.Exit(130) from None
@@ -78,6 +83,12 @@ def run_command(
 ) -> None:
     """List what is new, fetch, annotate and index: whatever is missing."""
     carry_out(conf, overrides, STEPS[1:] if no_list else STEPS, retry_failed)
+
+
+@app.command("refresh")
+def refresh_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
+    """Follow the sources: what is new, edited, replaced, gone or back there; then fetch, annotate and index."""
+    carry_out(conf, overrides, STEPS, refresh=True)
 
 
 @app.command("list")
@@ -241,6 +252,46 @@ def describe_command(
         print(json.dumps(said, ensure_ascii=False))
     else:
         out.print(terminal.described(said), highlight=False)
+
+
+@app.command("forget")
+def forget_command(
+    archive: ArchiveName,
+    photos: Annotated[
+        list[str], typer.Argument(metavar="[ID]…", help="Photos: flickr:2179931434, or their pages.")
+    ] = [],  # noqa: B006
+    owner: Annotated[str | None, typer.Option(help="All photos of the owner of this name or id.")] = None,
+    file: Annotated[str | None, typer.Option("--from", metavar="FILE", help="A file with an id a line.")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Take photos out for good: at once from every answer, then from every byte of the archive.
+
+    Without any it ends what a `forget` that was killed has begun.
+    """
+    held = Archive.open(archive_url(archive))
+    ids = [address.photo_id(photo) for photo in [*photos, *(config.read_lines(file) if file else [])]]
+    ids += forget.find(held, owner) if owner else []
+    if ids and not reason.strip():
+        raise UserError("say why with --reason: whoever keeps this archive after you will want to know")
+    unknown = forget.forget(held, ids, reason) if ids else []
+    out.print(terminal.forgotten(held, set(ids), unknown, forget.finish(held)), highlight=False)
+
+
+@app.command("correct")
+def correct_command(
+    archive: ArchiveName,
+    photo: Annotated[str, typer.Argument(metavar="ID", help="A photo: flickr:2179931434, or its page.")],
+    caption: Annotated[str | None, typer.Option(help="What its caption is from now on.")] = None,
+    hide_caption: Annotated[bool, typer.Option("--hide-caption", help="It has none from now on.")] = False,
+    by: Annotated[str | None, typer.Option(help="Who says so; you, unless given.")] = None,
+) -> None:
+    """Put a person's caption in the place of the machine's, for good."""
+    if (caption is None) == (not hide_caption):
+        raise UserError("give either --caption TEXT or --hide-caption")
+    photo_id, held = address.photo_id(photo), Archive.open(archive_url(archive))
+    correct.correct(held, photo_id, caption, by or getpass.getuser())
+    out.print(f"{photo_id}: {f'“{caption}”' if caption else 'no caption'}, in searches at once; `tintype index CONF` "
+              "renews the index for --where and exports", highlight=False, markup=False)  # fmt: skip
 
 
 @app.command("models")

@@ -134,7 +134,15 @@ def run(
     """
     # Beside the driver, since a run outlives all its workers, but not its desk.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    arguments = (secrets or {}, archive, list(desk.sources.values()), desk.part_size, desk.gate.rate, desk.run)
+    arguments = (
+        secrets or {},
+        archive,
+        list(desk.sources.values()),
+        desk.part_size,
+        desk.gate.rate,
+        desk.run,
+        desk.refresh,
+    )
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": DESK_CALLS, "scheduling_strategy": here}
     actor: Any = ray.remote(DeskActor).options(**options).remote(*arguments)
     lanes = [Lane(stage, partial(open_slot, stage, RemoteDesk(actor, desk.run))) for stage in stages]
@@ -171,7 +179,9 @@ def work_off(
                 following = lanes[lanes.index(lane) + 1 :]
                 hand_on(lane.stage.name, part, ended(lane, slot, part, ref), following, report)
             elif receipt := next_listed(listed):
-                hand_on("list", receipt["part"], [receipt], lanes, report)
+                hand_on(
+                    "list", receipt.get("part", -1), [receipt], lanes if receipt["table"] == "photos" else (), report
+                )
             else:
                 listed = None
 

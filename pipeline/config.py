@@ -86,6 +86,15 @@ def read_yaml(path: str, what: str) -> Any:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file that say something. Raises UserError."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
 def load_queries(path: str, k: int, where: str | None) -> list[Query]:
     """Read a YAML list of queries, with the keys of search.Query; `k` and `where` hold where one has none."""
     given = read_yaml(path, "queries")

@@ -56,6 +56,7 @@ code { font: .92em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; colo
 .place { display: flex; justify-content: space-between; padding: .6rem 0 .35rem; }
 h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: pretty; }
 .caption { margin-top: .45rem; font-style: italic; line-height: 1.45; color: var(--ink); }
+.person { font-style: normal; }
 .machine, .facts { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
 .machine { margin-top: .15rem; }
 .facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
@@ -145,11 +146,12 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None) -> str:
     alt = hit.title or hit.photo_id
     caption = ""
     if hit.caption:
-        alt = f"{hit.caption} (described by a machine)"
+        alt = f"{hit.caption} (described by {hit.caption_by or 'a machine'})"
         model = f" ({hit.caption_model})" if hit.caption_model else ""
+        writer = hit.caption_by or f"a machine{model}"
         caption = (
-            f'<p class="caption">{escape(hit.caption)}</p>'
-            f'<p class="machine">Caption written by a machine{escape(model)}</p>'
+            f'<p class="caption{" person" if hit.caption_by else ""}" dir="auto">{escape(hit.caption)}</p>'
+            f'<p class="machine">Caption written by {escape(writer)}</p>'
         )
     dated = _date(hit.date_taken, granularity) if hit.date_taken else None
     credit = " · ".join(escape(fact) for fact in (dated, hit.owner, _host(hit.page_url)) if fact)
@@ -201,7 +203,7 @@ def _footer(build: Build, answers: Sequence[Answer]) -> str:
         f"The number beside a rank is the cosine of picture and query in the space of {model}: it compares the hits "
         f"of one query, not those of different ones. Searched: {card['rows']:,} pictures, index build {card['build']}."
     ]
-    if any(hit.caption for hit in hits):
+    if any(hit.caption and not hit.caption_by for hit in hits):
         notes.append("The captions in italics were written by a machine and checked by nobody.")
     if any(hit.photo_id.startswith("flickr:") for hit in hits):
         notes.append(FLICKR_NOTICE)

@@ -93,8 +93,9 @@ class Hit:
     photo_id: str
     row_id: int
     title: str | None
-    caption: str | None  # written by a machine
+    caption: str | None  # written by a machine, unless `caption_by` names a person
     caption_model: str | None
+    caption_by: str | None
     date_taken: str | None
     license_id: str | None
     license_name: str | None

@@ -26,6 +26,7 @@ class Progress:
         self.reasons: Counter[str] = Counter()
         self.failures: list[Failure] = []
         self.notes: list[str] = []
+        self.changed: dict[str, dict[str, int]] = {}  # by source
         self.said: dict[str, float] = {}
 
     def __enter__(self) -> "Progress":
@@ -53,6 +54,8 @@ class Progress:
         if table == "images":
             self.outcomes.update(said["outcomes"])
             self.reasons.update(said.get("reasons", {}))
+        if "counts" in said:
+            self.changed[said["source"]] = said["counts"]
         if said.get("note"):
             self.notes.append(f"{said['source']}: {said['note']}")
         if self.live:

@@ -19,7 +19,7 @@ Receipt = dict[str, Any]
 KEPT = (
     *("table", "part", "write_id", "rows", "outcomes", "reasons", "exceptions"),
     *("bytes", "seconds", "precision", "device"),
-    *("written_at", "source", "complete", "total", "seen", "note"),
+    *("written_at", "source", "complete", "total", "seen", "note", "limited", "forgotten"),
 )
 OPENED = 32  # footers at a time: at an object store each is a request or two
 

@@ -16,6 +16,7 @@ from pipeline.photo import REASONS
 from pipeline.progress import Progress
 from pipeline.sources.flickr import FlickrSource
 from pipeline.stages import annotate, fetch, index
+from pipeline.upkeep import forget
 
 Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
 PACED = 5.0  # requests a second that one fetching worker makes surely
@@ -77,8 +78,13 @@ def fetchers(settings: Settings) -> int | None:
     return settings.run.fetchers
 
 
-def run(settings: Settings, progress: Progress, steps: Sequence[str], *, retry_failed: bool = False) -> Summary:
-    """Carry out these steps. Raises UserError, before anything is written if it can be known by then."""
+def run(
+    settings: Settings, progress: Progress, steps: Sequence[str], *, retry_failed: bool = False, refresh: bool = False
+) -> Summary:
+    """Carry out these steps; with `refresh`, listing is following the sources in all that changed there.
+
+    Raises UserError, before anything is written if it can be known by then.
+    """
     if "list" in steps:
         for source in settings.sources:
             source.check()
@@ -86,14 +92,14 @@ def run(settings: Settings, progress: Progress, steps: Sequence[str], *, retry_f
         Archive.open(settings.archive)
     found = find_weights(settings) if "annotate" in steps else {}
     if settings.run.runner == "local":
-        card, built = _run(settings, progress, steps, retry_failed, found, work.run)
+        card, built = _run(settings, progress, steps, retry_failed, refresh, found, work.run)
         return Summary(progress, card, built)
     with cluster.connection():
         cluster.enough(asked=bool(settings.run.fetchers or settings.run.gpus))
         cluster.seen_from_every_node(settings.archive)
         secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
         runner = partial(cluster.run, secrets=secrets, fetchers=fetchers(settings), gpus=settings.run.gpus)
-        card, built = _run(settings, progress, steps, retry_failed, found, runner)
+        card, built = _run(settings, progress, steps, retry_failed, refresh, found, runner)
         return Summary(progress, card, built)
 
 
@@ -102,6 +108,7 @@ def _run(
     progress: Progress,
     steps: Sequence[str],
     retry_failed: bool,
+    refresh: bool,
     found: Weights,
     runner: Callable[..., None],
 ) -> tuple[dict[str, Any] | None, bool]:
@@ -112,12 +119,13 @@ def _run(
         fetch.again(archive, settings.run.part_size)
     stages = stages_of(settings, archive, steps, found)
     if stages or "list" in steps:
-        desk = work.Desk(archive, settings.sources, settings.run.part_size, settings.images.rate, logs.new_run())
+        rate, part_size = settings.images.rate, settings.run.part_size
+        desk = work.Desk(archive, settings.sources, part_size, rate, logs.new_run(), refresh)
         done: list[work.Receipt] = []
 
         def report(stage: str, said: work.Receipt | work.Failure) -> None:
             progress.report(stage, said)
-            if not isinstance(said, work.Failure):
+            if not isinstance(said, work.Failure) and "part" in said:
                 done.append(rollup.shortened(said))
 
         try:
@@ -125,6 +133,9 @@ def _run(
                 runner(archive, desk, stages, report, listing="list" in steps)
         finally:
             rollup.keep(archive, done)
+    forget.blank(archive)  # by a `forget` that was killed, of photos gone, or in a part that was under way
     if "index" not in steps or not settings.embeddings:
         return None, False
-    return index.build(archive, settings.index)
+    done_so = index.build(archive, settings.index)
+    forget.renew(archive)
+    return done_so

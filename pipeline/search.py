@@ -1,11 +1,10 @@
 """A query → hits, from one index build. No cluster, and no network but for a query picture given by its URL.
 
-A build is a snapshot: index, facts, rights and captions of the same live rows. Only `forgotten/` is read anew, since
-what is forgotten must be in no answer from that moment on.
+A build is a snapshot: index, facts, rights and captions of the same live rows. Only what is forgotten, gone from its
+source or corrected by a person since is read anew: that holds at once.
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +16,15 @@ import requests
 from PIL import Image
 
 from pipeline import __version__, imaging, indexes, storage
-from pipeline.archive import Archive
+from pipeline.archive import Archive, Change, gone
 from pipeline.photo import Hit, UserError
 from pipeline.stages import index as stage
 
 MAX_PICTURE_BYTES = 256 << 20  # of a query picture
 MAX_PICTURE_PIXELS = 200_000_000
 CONNECT_S, READ_S = 5, 30
-FACTS = ("photo_id", "title", "caption", "caption_model", "date_taken", "license_id", "license_name", "license_url",
-         "owner", "page_url")  # fmt: skip
+FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "date_taken", "license_id", "license_name",
+         "license_url", "owner", "page_url")  # fmt: skip
 
 
 class Embedder(Protocol):
@@ -83,6 +82,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class News:
+    """What was said since a build was made that holds at once, by row id."""
+
+    hidden: frozenset[int]  # forgotten, or gone from their source
+    captions: dict[int, Change]  # people's
+
+
+@dataclass(frozen=True)
 class Build:
     """An index build, opened.
 
@@ -105,6 +112,14 @@ class Build:
         """Row ids of those of the photos that this build holds."""
         sql = "SELECT photo_id, row_id FROM photos WHERE photo_id IN (SELECT unnest(?::VARCHAR[]))"
         return dict(self.database.cursor().execute(sql, [list(photo_ids)]).fetchall())
+
+    def news(self) -> News:
+        """What was forgotten, and what else was said since this build was made."""
+        changes = self.archive.changes(without=[int(part) for part in self.card["parts"]["changes"]])
+        captions = {photo_id: facts["caption"] for photo_id, facts in changes.items() if "caption" in facts}
+        hidden = self.row_ids(self.archive.forgotten().keys() | gone(changes))
+        held = self.row_ids(captions)
+        return News(frozenset(hidden.values()), {row_id: captions[photo_id] for photo_id, row_id in held.items()})
 
     def matching(self, where: str) -> np.ndarray:
         """Row ids, int64[n], of the photos that a DuckDB expression is true of. Raises UserError with the reason."""
@@ -131,6 +146,8 @@ def open_build(url: str, of: str | None = None) -> Build:
     card = stage.current(archive, name)
     if card is None:
         raise UserError(f"{url} has no index{f' of {name}' if name else ''} yet; `tintype index CONF` builds it")
+    if card["format"] != stage.FORMAT:
+        raise UserError(f"the index of {name} was built by another release; `tintype index CONF` builds it anew")
     folder = _local(stage.folder(archive, name, card["build"]), card)
     try:
         index = indexes.read(folder / "index.faiss")
@@ -144,7 +161,7 @@ def _local(url: str, card: dict[str, Any]) -> Path:
     if storage.is_local(url):
         folder = storage.local_path(url)
     else:
-        folder = storage.cache(hashlib.sha256(url.encode()).hexdigest()[:16])
+        folder = stage.local_copy(url)
         for name in card["bytes"]:
             storage.bring(storage.join(url, name), folder / name)
     for name, size in card["bytes"].items():
@@ -179,9 +196,9 @@ def search_many(build: Build, queries: Sequence[Query], load: Callable[[], Embed
     `load` gives the model that the index was made with; it is called once, and only if a query holds words or a picture
     from outside. A photo that a query names by its id is never a hit of it. Raises UserError.
     """
-    forgotten = frozenset(build.row_ids(build.archive.forgotten()).values())
+    news = build.news()
     embedder = functools.cache(lambda: _checked(build, load()))
-    return [_search(build, query, embedder, forgotten) for query in queries]
+    return [_search(build, query, embedder, news) for query in queries]
 
 
 def _checked(build: Build, embedder: Embedder) -> Embedder:
@@ -197,31 +214,34 @@ def _checked(build: Build, embedder: Embedder) -> Embedder:
     return embedder
 
 
-def _search(build: Build, query: Query, embedder: Callable[[], Embedder], forgotten: frozenset[int]) -> Answer:
+def _search(build: Build, query: Query, embedder: Callable[[], Embedder], news: News) -> Answer:
     if query.k < 1:
         raise UserError(f"-k {query.k}: ask for at least one hit")
     if bool(query.text and query.text.strip()) == bool(query.image):
         raise UserError("search for either words or a picture (--image)")
     among = build.matching(query.where) if query.where is not None else None
-    vector, pictures = _vector(build, query, embedder, forgotten)
+    vector, pictures = _vector(build, query, embedder, news.hidden)
     own = {picture.row_id for picture in pictures if picture.row_id is not None}
     k = min(query.k, build.index.ntotal)
-    scores, row_ids = indexes.search(build.index, vector[None], k, among=among, without=forgotten | own)
+    scores, row_ids = indexes.search(build.index, vector[None], k, among=among, without=news.hidden | own)
     found = [(float(score), int(row_id)) for score, row_id in zip(scores[0], row_ids[0], strict=True) if row_id >= 0]
     facts = build.facts([row_id for _, row_id in found], FACTS)
+    for row_id in facts.keys() & news.captions.keys():
+        word = news.captions[row_id]
+        facts[row_id] |= {"caption": word.value, "caption_model": None, "caption_by": word.by}
     hits = (Hit(rank, score, row_id=row_id, **facts[row_id]) for rank, (score, row_id) in enumerate(found, 1))
     return Answer(query, tuple(hits), pictures)
 
 
 def _vector(
-    build: Build, query: Query, embedder: Callable[[], Embedder], forgotten: frozenset[int]
+    build: Build, query: Query, embedder: Callable[[], Embedder], hidden: frozenset[int]
 ) -> tuple[np.ndarray, tuple[Picture, ...]]:
     """The unit vector of a query, float32[dim], and the pictures it names.
 
     unit(start + scale × (plus − minus)), each term a unit vector: Couairon et al., arXiv 2112.03162.
     """
     ids = build.row_ids({term for term in (query.image, query.plus, query.minus) if term})
-    known = {photo_id: row_id for photo_id, row_id in ids.items() if row_id not in forgotten}
+    known = {photo_id: row_id for photo_id, row_id in ids.items() if row_id not in hidden}
     pictures = [Picture(photo_id, row_id=row_id) for photo_id, row_id in known.items()]
 
     def term(words: str) -> np.ndarray:

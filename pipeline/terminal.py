@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,10 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import storage
+from pipeline.archive import Archive
 from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
+from pipeline.upkeep.forget import Removed
 
 if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a status has no use for
     from pipeline.run import Summary, Weights
@@ -32,6 +35,8 @@ def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableTy
     progress = done.progress
     lines = [f"{archive}: {worked(done)}, in {progress.seconds():.0f} s"]
     lines += [f"  listing of {note}" for note in progress.notes]
+    for source, counts in progress.changed.items():
+        lines.append(f"  {source}: " + (", ".join(f"{n:,} {what}" for what, n in counts.items()) or "nothing changed"))
     for reason, number in sorted(progress.reasons.items(), key=lambda item: -item[1]):
         hint = "may pass: run again with --retry-failed" if REASONS[reason] else "will not pass by itself"
         lines.append(f"  {count(number, 'picture')} failed: {reason} ({hint})")
@@ -51,7 +56,9 @@ def worked(done: "Summary") -> str:
     rows, outcomes = done.progress.rows, done.progress.outcomes
     said = [count(rows["photos"], "photo") + " listed"] if rows["photos"] else []
     said += [f"{count(number, 'picture')} {outcome}" for outcome, number in sorted(outcomes.items())]
-    said += [f"{name} +{number:,}" for name, number in rows.items() if name not in ("photos", "images") and number]
+    said += [
+        f"{name} +{number:,}" for name, number in rows.items() if name not in ("photos", "images", "changes") and number
+    ]
     return ", ".join(said) or "nothing to do: no photo to list, no picture to fetch, no model work"
 
 
@@ -173,7 +180,9 @@ def hits(answer: Answer) -> RenderableType:
     for hit in answer.hits:
         known = Text(hit.title or hit.photo_id)
         if hit.caption:
-            known.append(f"\n{hit.caption}", style="italic").append("  caption by a machine", style="dim")
+            known.append(f"\n{hit.caption}", style="italic").append(
+                f"  caption by {hit.caption_by or 'a machine'}", style="dim"
+            )
         rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else None)
         facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id)
         known.append("\n" + " · ".join(filter(None, facts)), style="dim")
@@ -195,6 +204,28 @@ def exported(said: Mapping[str, Any]) -> RenderableType:
         lines.append("  --restricted takes those along too, if you may")
     if said["removed"]:
         lines.append(f"  {count(said['removed'], 'photo')} of an earlier export gone from it: see removed.parquet")
+    return Text("\n".join(lines))
+
+
+def forgotten(archive: Archive, asked: Collection[str], unknown: Collection[str], removed: Removed) -> RenderableType:
+    """What `tintype forget` did, and what it cannot reach."""
+    lines = [f"{archive.url}: {count(len(asked), 'photo')} forgotten"] if asked else [f"{archive.url}:"]
+    lines += [f"  {photo_id} is not in the archive, and now never will be" for photo_id in unknown]
+    lines += [f"  {count(number, 'row')} of {table} blanked" for table, number in removed.rows.items()]
+    lines += [f"  index {of} built anew" for of in removed.rebuilt]
+    lines += [f"  {count(removed.builds, 'build')} that held them deleted"] if removed.builds else []
+    if not (asked or removed.rows or removed.builds):
+        return Text(f"{archive.url}: nothing left of what was forgotten")
+    lines.append("  out of reach, and yours to see to:")
+    exports = storage.names(storage.join(archive.url, "exports"))
+    for name in exports:
+        lines.append(f"    the export exports/{name}: `tintype export {archive.url} --to {name}` brings it up to date")
+    lines.append("    " + ("other exports" if exports else "exports") + ", backups and copies, wherever they are")
+    if not storage.is_local(archive.url):
+        lines.append(
+            "    older versions of the rewritten parts, where the bucket keeps versions or soft-deleted objects"
+        )
+        lines.append("    copies of the index that searches made on other machines, in ~/.cache/tintype")
     return Text("\n".join(lines))
 
 

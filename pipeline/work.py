@@ -19,6 +19,7 @@ from pipeline.photo import Size, UserError
 from pipeline.sources import Source
 from pipeline.stages.fetch import Shared
 from pipeline.stages.list import list_source
+from pipeline.upkeep.refresh import refresh_source
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,17 @@ class Desk:
     """The one place of a run that speaks with the sources' APIs, whose limits are per key, and paces the workers."""
 
     def __init__(
-        self, archive: Archive, sources: Sequence[Source], part_size: int, rate: float | None, run: str = "-"
+        self,
+        archive: Archive,
+        sources: Sequence[Source],
+        part_size: int,
+        rate: float | None,
+        run: str = "-",
+        refresh: bool = False,
     ) -> None:
         self.archive = archive
         self.run = run
+        self.refresh = refresh
         self.sources = {source.name: source for source in sources}
         self.part_size = part_size
         self.gate = Gate(rate)
@@ -81,9 +89,10 @@ class Desk:
             source.pace(gates)
 
     def list_all(self) -> Iterator[Receipt]:
-        """List every source; a receipt for each photos part committed."""
+        """List every source, or refresh it; a receipt for each part of photos, and of changes, committed."""
+        follow = refresh_source if self.refresh else list_source
         for source in self.sources.values():
-            listing = list_source(self.archive, source, self.part_size)
+            listing = follow(self.archive, source, self.part_size)
             while True:
                 with logs.about(self.run, "list"):
                     receipt = next(listing, None)
@@ -179,7 +188,8 @@ def run(archive: Archive, desk: Desk, stages: Sequence[Stage], report: Report, *
         if listing:
             for receipt in desk.list_all():
                 report("list", receipt)
-                take(receipt["part"], stages)
+                if receipt["table"] == "photos":
+                    take(receipt["part"], stages)
                 collect(0)
         for first, stage in enumerate(stages):
             for part in stage.pending(archive):

@@ -51,6 +51,7 @@ MEANING = {
     "height": "pixels of the picture, upright",
     "caption": "**written by a machine**: see below",
     "caption_model": "which one wrote it",
+    "caption_by": "the person who wrote the caption in the machine's place",
     "caption_logprob": "mean natural log-probability of a token of the caption",
     "caption_cosine": "of the caption with the picture, in the captioning model's space",
     "embedding": "unit vector of the picture; null where there is none",

@@ -60,7 +60,7 @@ def choose(build: Build, where: str | None, restricted: bool) -> Selection:
             left_out[reason] = count
         keep = keep & ~which
 
-    leave_out("forgotten", np.isin(row_ids, list(build.row_ids(build.archive.forgotten()).values())))
+    leave_out("forgotten or gone", np.isin(row_ids, list(build.news().hidden)))
     if where is not None:
         leave_out("not asked for", ~np.isin(row_ids, build.matching(where)))
     if not restricted:

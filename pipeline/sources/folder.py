@@ -64,6 +64,12 @@ class FolderSource:
     def default_max_pixels(self) -> int:
         return 600_000_000
 
+    def is_gone(self, photo_id: str) -> bool:
+        return self.sizes(photo_id) is None
+
+    def forgets(self, license_id: str | None) -> bool:
+        return False
+
     def pace(self, gates: Gates) -> None:
         """Nothing is asked of a host to list it."""
 
@@ -80,7 +86,7 @@ class FolderSource:
         except PermissionError:
             raise UserError(f"the folder {self.path} cannot be read: its permissions do not allow it") from None
 
-    def photos(self, known: Container[str]) -> Generator[list[Photo], None, Listing]:
+    def photos(self, known: Container[str], newest: datetime | None = None) -> Generator[list[Photo], None, Listing]:
         """Yield the pictures whose ids are not in `known`, 1,000 at a time. Raises UserError as `check` does."""
         self.check()
         observed_at = datetime.now(UTC)

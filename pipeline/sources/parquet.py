@@ -80,6 +80,12 @@ class ParquetSource:
     def default_max_pixels(self) -> int:
         return 100_000_000
 
+    def is_gone(self, photo_id: str) -> bool:
+        return self.sizes(photo_id) is None
+
+    def forgets(self, license_id: str | None) -> bool:
+        return False
+
     def pace(self, gates: Gates) -> None:
         """Nothing is asked of a host to list it."""
 
@@ -88,7 +94,7 @@ class ParquetSource:
         for file in self._files():
             self._columns(file)
 
-    def photos(self, known: Container[str]) -> Generator[list[Photo], None, Listing]:
+    def photos(self, known: Container[str], newest: datetime | None = None) -> Generator[list[Photo], None, Listing]:
         """Yield the pictures whose ids are not in `known`, a row group at a time. Raises UserError as `check` does."""
         observed_at = datetime.now(UTC)
         seen = empty = 0

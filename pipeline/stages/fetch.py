@@ -174,7 +174,7 @@ class Fetcher:
             no_still = photo["media"] == "video" and fault.reason in ("no_size", "not_an_image")
             row |= {"outcome": "failed", "reason": "video" if no_still else fault.reason, "detail": str(fault)}
         assert row["outcome"] in OUTCOMES and (row["reason"] in REASONS) == (row["outcome"] == "failed"), row["reason"]
-        return Fetched(row | {"fetched_at": datetime.now(UTC)}, tally, photo["attempt"])
+        return Fetched(row | {"fetched_at": datetime.now(UTC)}, tally, photo["attempt"] or 1)
 
     def _found(self, photo: Photo, tally: Tally) -> dict[str, Any]:
         """The columns of a picture that was fetched. Raises Missing, DownloadError, BadImage.

@@ -4,11 +4,14 @@ A build is a folder that never changes; readers keep theirs while CURRENT moves 
 part, so that only FAISS ever holds them all.
 """
 
+import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar, Literal
 
@@ -18,24 +21,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import indexes, rollup, schemas, storage
-from pipeline.archive import Archive, Table, versions
+from pipeline.archive import Archive, Change, Table, versions
 from pipeline.indexes import flat
 from pipeline.indexes.recall import recall
 from pipeline.photo import UserError
 
-FORMAT = 1
+FORMAT = 2  # 2: caption_by
+NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 RECALL_QUERIES = 1000
 RECALL_SEED = 0
 
 # What photos.parquet of a build holds beside the columns of `Archive.live`.
 CAPTION = pa.schema(
     [
-        ("caption", pa.string()),  # written by a machine
+        ("caption", pa.string()),  # written by a machine, unless `caption_by` names a person
         ("caption_model", pa.string()),
         ("caption_logprob", pa.float32()),
         ("caption_cosine", pa.float32()),
+        ("caption_by", pa.string()),
     ]
 )
+
+
+class NothingToIndex(UserError):
+    """There are live photos, or none, but no vector of one."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,38 @@ def build(archive: Archive, settings: IndexSettings) -> tuple[dict[str, Any], bo
 def current(archive: Archive, of: str) -> dict[str, Any] | None:
     """The card of the build that searches of this embeddings table use; None where there is none yet."""
     try:
-        name = storage.read(storage.join(folder(archive, of), "CURRENT")).decode()
+        return card(archive, of, storage.read(storage.join(folder(archive, of), "CURRENT")).decode())
+    except FileNotFoundError:
+        return None
+
+
+def card(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
+    """The card of a build; None where there is none, as of a build that a run was killed at."""
+    try:
         return json.loads(storage.read(storage.join(folder(archive, of, name), "card.json")))
     except FileNotFoundError:
         return None
+
+
+def made_at(name: str) -> datetime:
+    """When a build of this name was begun."""
+    return datetime.strptime(name.partition("-")[0], NAME).replace(tzinfo=UTC)
+
+
+def remove(archive: Archive, of: str, name: str) -> None:
+    """Delete a build, and this machine's copy of it."""
+    there = folder(archive, of, name)
+    for file in storage.names(there):
+        storage.delete(storage.join(there, file))
+    if storage.is_local(there):
+        shutil.rmtree(storage.local_path(there), ignore_errors=True)
+    else:
+        shutil.rmtree(local_copy(there), ignore_errors=True)
+
+
+def local_copy(url: str) -> Path:
+    """Where this machine keeps its copy of a remote build."""
+    return storage.cache(hashlib.sha256(url.encode()).hexdigest()[:16])
 
 
 def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
@@ -120,7 +157,7 @@ def _is_made_of(card: dict[str, Any], made_of: dict[str, Any]) -> bool:
 
 def _build(archive: Archive, of: str, captions: str | None, made_of: dict[str, Any]) -> dict[str, Any]:
     created_at = datetime.now(UTC)
-    name = f"{created_at:%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"  # sorts by time
+    name = f"{created_at:{NAME}}-{secrets.token_hex(2)}"
     here = folder(archive, of, name)
     embeddings = archive.table(f"embeddings/{of}")
     parts = [int(part) for part in made_of["parts"][embeddings.name]]
@@ -134,12 +171,16 @@ def _build(archive: Archive, of: str, captions: str | None, made_of: dict[str, A
     problems: dict[str, int] = {}
     index = flat.build(_vectors(embeddings, parts, row_ids, problems), made_of["identity"]["dim"])
     if index.ntotal == 0:
-        raise UserError(f"none of the {len(row_ids)} live photos has a vector in {embeddings.name}: nothing to index")
+        raise NothingToIndex(
+            f"none of the {len(row_ids)} live photos has a vector in {embeddings.name}: nothing to index"
+        )
     added = perf_counter()
     measured = _measure(index, embeddings, parts, row_ids)
     recalled = perf_counter()
+    corrected = {photo_id: facts["caption"] for photo_id, facts in archive.changes().items() if "caption" in facts}
+    captioned = archive.table(f"captions/{captions}") if captions else None
     sizes = {
-        "photos.parquet": _write_photos(here, live, parts, archive.table(f"captions/{captions}") if captions else None),
+        "photos.parquet": _write_photos(here, live, parts, captioned, corrected),
         "index.faiss": _write_index(here, index),
     }
     written = perf_counter()
@@ -202,7 +243,9 @@ def _measure(index: indexes.Index, embeddings: Table, parts: list[int], row_ids:
     return {f"recall@{k}": round(value, 4), "queries": rows.num_rows, "seed": RECALL_SEED}
 
 
-def _write_photos(here: str, live: pa.Table, parts: list[int], captions: Table | None) -> int:
+def _write_photos(
+    here: str, live: pa.Table, parts: list[int], captions: Table | None, corrected: Mapping[str, Change]
+) -> int:
     """Commit photos.parquet, a row group a part; its bytes."""
     row_ids = live["row_id"].to_numpy()
     schema = pa.schema([*live.schema, *CAPTION])
@@ -215,13 +258,26 @@ def _write_photos(here: str, live: pa.Table, parts: list[int], captions: Table |
                 rows = live.slice(place.start, place.stop - place.start)
                 if captions and part in captioned:
                     found = captions.take(part, row_ids[place], ["caption", "model", "logprob", "cosine"])
-                    written = found.drop_columns(["row_id"]).rename_columns(CAPTION.names).cast(CAPTION)
+                    found = found.drop_columns(["row_id"]).append_column("by", pa.nulls(rows.num_rows, pa.string()))
+                    written = found.rename_columns(CAPTION.names).cast(CAPTION)
                 else:
                     written = CAPTION.empty_table().take(pa.nulls(rows.num_rows, pa.int64()))
+                written = _corrected(rows["photo_id"].to_pylist(), written, corrected)
                 writer.write_table(pa.table([*rows.columns, *written.columns], schema=schema))
         size = path.stat().st_size
         storage.create(url, path)
     return size
+
+
+def _corrected(photo_ids: list[str], written: pa.Table, corrected: Mapping[str, Change]) -> pa.Table:
+    """Captions, with people's own in the place of the machine's."""
+    words = {row: corrected[photo_id] for row, photo_id in enumerate(photo_ids) if photo_id in corrected}
+    if not words:
+        return written
+    rows = written.to_pylist()
+    for row, word in words.items():
+        rows[row] = dict.fromkeys(CAPTION.names) | {"caption": word.value, "caption_by": word.by}
+    return pa.Table.from_pylist(rows, CAPTION)
 
 
 def _write_index(here: str, index: indexes.Index) -> int:

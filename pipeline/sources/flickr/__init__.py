@@ -59,7 +59,7 @@ class FlickrSource:
         """Raise UserError for a missing or refused key and for a user or album that Flickr does not know."""
         self._page(1, per_page=1)
 
-    def photos(self, known: Container[str]) -> Generator[list[Photo], None, Listing]:
+    def photos(self, known: Container[str], newest: datetime | None = None) -> Generator[list[Photo], None, Listing]:
         """Yield the photos whose ids are not in `known`, a page at a time, newest first (an album: in its own order).
 
         Every page is asked for each time, about 90 calls for 45,000 photos: `known` may come of a listing cut short.
@@ -81,6 +81,12 @@ class FlickrSource:
             if refused.code in (NOT_FOUND, NOT_PERMITTED):
                 return None
             raise
+
+    def is_gone(self, photo_id: str) -> bool:
+        return self.sizes(photo_id) is None
+
+    def forgets(self, license_id: str | None) -> bool:
+        return license_id not in ("7", "8", "9", "10")
 
     def _page(self, number: int, per_page: int = PER_PAGE) -> Page:
         wanted: dict[str, str | int] = {

@@ -49,3 +49,16 @@ def _page(text: str) -> re.Match[str] | None:
     if (url.hostname or "").removeprefix("www.").removeprefix("m.") != "flickr.com":
         return None
     return _PAGE.match(url.path)
+
+
+def photo_id(text: str) -> str:
+    """The id of a photo that people name by it, by its number, or by its page on flickr.com. Raises UserError."""
+    text = text.strip()
+    match = re.search(r"flickr\.com/photos/[^/]+/(\d+)", text)
+    if match or text.isdigit():
+        return f"flickr:{match[1] if match else text}"
+    if "://" in text or ":" not in text:
+        raise UserError(
+            f"{text!r} names no photo: give its id as a search shows it, such as flickr:2179931434, or its page"
+        )
+    return text
