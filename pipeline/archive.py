@@ -150,8 +150,7 @@ class Table:
         with storage.scratch(url) as path:
             with storage.open_file(url) as file:
                 parquet = pq.ParquetFile(file)
-                metadata = {key: value for key, value in parquet.schema_arrow.metadata.items() if key != RECEIPT}
-                schema = parquet.schema_arrow.with_metadata(metadata)
+                schema = parquet.schema_arrow  # with its metadata, among which receipts are not
                 with _writer(path, schema) as writer:
                     for group in range(parquet.num_row_groups):
                         writer.write_table(change(parquet.read_row_group(group)).cast(schema))

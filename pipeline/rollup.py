@@ -45,6 +45,12 @@ def keep(archive: Archive, done: Iterable[Receipt]) -> None:
         _write(archive, name, _read(archive, name) | new)
 
 
+def lose(archive: Archive, name: str, parts: Iterable[int]) -> None:
+    """Drop what is kept of parts that were rewritten."""
+    kept = _read(archive, name)
+    _write(archive, name, {part: receipt for part, receipt in kept.items() if int(part) not in set(parts)})
+
+
 def _url(archive: Archive, name: str) -> str:
     return storage.join(archive.url, "reports", "rollup-" + name.replace("/", "-") + ".json")
 

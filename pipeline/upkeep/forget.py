@@ -117,16 +117,18 @@ def blank(
         for part in sorted(rows.keys() & receipts.keys()):
             left = rows[part] - set(receipts[part].get("forgotten", ()))
             if left:
-                done.append(_blank_part(table, part, rows[part]))
+                _blank_part(table, part, rows[part])
+                done.append(part)
                 if removed:
                     removed.rows[name] += len(left)
-        rollup.keep(archive, [rollup.shortened(receipt) for receipt in done])
+        if done:
+            rollup.lose(archive, name, done)
     if forgotten:
         _drop_changes(archive, {photo_id for _, photo_id in forgotten})
 
 
-def _blank_part(table: Table, part: int, rows: set[int]) -> Receipt:
-    """Rewrite a part with these rows blank; its receipt, which says so."""
+def _blank_part(table: Table, part: int, rows: set[int]) -> None:
+    """Rewrite a part with these rows blank, and a receipt that says so."""
     receipt = table.receipt(part)
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -150,7 +152,6 @@ def _blank_part(table: Table, part: int, rows: set[int]) -> Receipt:
         return group
 
     table.rewrite(part, change, receipt)
-    return receipt
 
 
 def _blanked(group: pa.Table, here: np.ndarray) -> pa.Table:
