@@ -75,12 +75,13 @@ def listed(faults: Mapping[str, tuple[Fault, int | None]]) -> Plan:
 
 @dataclass(frozen=True)
 class Share:
-    """A fault that meets a share of the photos; `lasting` of these at every attempt, the others once or twice."""
+    """A fault that meets a share of the photos; `lasting` of these at every attempt, the others `most` times or less."""
 
     name: str
     share: float
     fault: Fault
     lasting: float
+    most: int = 2
 
 
 def seeded(seed: int, shares: tuple[Share, ...]) -> Plan:
@@ -101,6 +102,6 @@ def met_by(seed: int, shares: tuple[Share, ...], target: str) -> tuple[Share, in
     rolled = dice.random()
     for share in shares:
         if rolled < share.share:
-            return share, None if dice.random() < share.lasting else dice.randint(1, 2)
+            return share, None if dice.random() < share.lasting else dice.randint(1, share.most)
         rolled -= share.share
     return None
