@@ -76,7 +76,7 @@ class FolderSource:
         except PermissionError:
             raise UserError(f"the folder {self.path} cannot be read: its permissions do not allow it") from None
 
-    def photos(self, known: Container[str]) -> Generator[list[Photo], None, Listing]:
+    def photos(self, known: Container[str], newest: datetime | None = None) -> Generator[list[Photo], None, Listing]:
         """Yield the pictures whose ids are not in `known`, 1,000 at a time. Raises UserError as `check` does."""
         self.check()
         observed_at = datetime.now(UTC)
@@ -97,6 +97,16 @@ class FolderSource:
         """The file, if it is still there."""
         url = storage.join(self.root, photo_id.removeprefix(self._id("")))
         return [Size(url)] if storage.exists(url) else None
+
+    def is_gone(self, photo_id: str) -> bool:
+        """Whether the file is there no more. Raises UserError as `check` does: a disk not mounted loses no pictures."""
+        if self.sizes(photo_id) is not None:
+            return False
+        self.check()
+        return True
+
+    def forgets(self, license_id: str | None) -> bool:
+        return False
 
     def _id(self, path: str) -> str:
         return f"file:{self.prefix}{path}"

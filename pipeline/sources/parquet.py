@@ -8,9 +8,9 @@ import contextlib
 import json
 import threading
 from collections.abc import Container, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -84,7 +84,7 @@ class ParquetSource:
         for file in self._files():
             self._columns(file)
 
-    def photos(self, known: Container[str]) -> Generator[list[Photo], None, Listing]:
+    def photos(self, known: Container[str], newest: datetime | None = None) -> Generator[list[Photo], None, Listing]:
         """Yield the pictures whose ids are not in `known`, a row group at a time. Raises UserError as `check` does."""
         observed_at = datetime.now(UTC)
         seen = empty = 0
@@ -112,6 +112,18 @@ class ParquetSource:
     def sizes(self, photo_id: str) -> list[Size] | None:
         """Nothing but what was listed."""
         return []
+
+    def is_gone(self, photo_id: str) -> bool:
+        """Whether no row has that name any more. Raises UserError as `check` does."""
+        return photo_id not in self._ids
+
+    @cached_property
+    def _ids(self) -> set[str]:
+        """Of all rows with a picture, whatever the limit, when first asked: reading them all for each would not end."""
+        return {photo.photo_id for page in replace(self, limit=None).photos(()) for photo in page}
+
+    def forgets(self, license_id: str | None) -> bool:
+        return False
 
     def _files(self) -> list[str]:
         if self.root.endswith(ENDINGS):

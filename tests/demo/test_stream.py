@@ -102,6 +102,13 @@ def test_the_album_holds_photos_of_the_stream() -> None:
     assert set(STREAM.album.photos) < {photo.number for photo in PHOTOS}
 
 
+def test_gallery_and_group_hold_photos_of_the_stream() -> None:
+    for photos in (STREAM.gallery.photos, STREAM.group.photos):
+        assert len(photos) > 20
+        assert set(photos) < {photo.number for photo in PHOTOS}
+    assert not set(STREAM.gallery.photos) == set(STREAM.group.photos)
+
+
 def test_a_small_stream_has_every_trouble_too() -> None:
     small = demo_stream(80)
     assert len(small.photos) == 80

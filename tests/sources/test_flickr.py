@@ -60,7 +60,8 @@ def test_photos_are_told_as_they_were_uploaded(served: Served) -> None:
     for photo, uploaded in zip(photos, STREAM.photos, strict=True):
         assert photo.title == (uploaded.title or None)
         assert photo.description == uploaded.description
-        assert photo.tags == uploaded.tags
+        assert photo.tags == uploaded.tags + uploaded.machine_tags
+        assert photo.machine_tags == uploaded.machine_tags
         assert photo.rights.license_id == uploaded.license
         assert photo.media == ("video" if uploaded.is_video else "photo")
         assert photo.uploaded_at and photo.uploaded_at.timestamp() == uploaded.uploaded

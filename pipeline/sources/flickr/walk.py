@@ -9,6 +9,17 @@ from pipeline.sources.flickr.parse import Page, photo_number
 REREADS = 20  # of page 1: a stream that brings news each time would keep us for ever
 
 
+def fresh(page: Page, seen: set[str], limit: int | None) -> Page:
+    """The page with only the photos whose ids are not in `seen`, to which they are added until it holds `limit`."""
+    rows = []
+    for row in page.rows:
+        number = photo_number(row)
+        if number is not None and number not in seen and (limit is None or len(seen) < limit):
+            seen.add(number)
+            rows.append(row)
+    return replace(page, rows=rows)
+
+
 @dataclass
 class Walk:
     """Iterate over it for the pages that `ask` brings, from 1 on, each with only the rows not met before, in order.
@@ -20,6 +31,7 @@ class Walk:
 
     ask: Callable[[int], Page]
     limit: int | None = None
+    rereads: int = REREADS
     seen: set[str] = field(default_factory=set)  # ids
     total: int | None = None  # as Flickr said last
     finished: bool = False  # the last page was reached, in order
@@ -45,7 +57,7 @@ class Walk:
             yield from self._news()
 
     def _news(self) -> Iterator[Page]:
-        for _ in range(REREADS):
+        for _ in range(self.rereads):
             if self._full():
                 return
             fresh = self._fresh(self.ask(1))
@@ -54,15 +66,8 @@ class Walk:
             yield fresh
 
     def _fresh(self, page: Page) -> Page:
-        rows = []
-        for row in page.rows:
-            number = photo_number(row)
-            if number is None:
-                self.unusable += 1
-            elif number not in self.seen and not self._full():
-                self.seen.add(number)
-                rows.append(row)
-        return replace(page, rows=rows)
+        self.unusable += sum(photo_number(row) is None for row in page.rows)
+        return fresh(page, self.seen, self.limit)
 
     def _full(self) -> bool:
         return self.limit is not None and len(self.seen) >= self.limit
