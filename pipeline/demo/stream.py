@@ -56,6 +56,7 @@ ALIAS = "tintype_demo"
 OWNER = "Tintype Demo Archive"
 FIRST_ID = 53_000_000_000
 FIRST_UPLOAD = 1_230_768_000  # 2009-01-01, Unix seconds
+LONGEST = 900_000_000  # seconds that all uploads may take, twice what they do: none is in the future
 
 # Mostly the Flickr Commons' own, as institutions have it.
 _LICENCES = ("7",) * 14 + ("4", "5", "9", "11")
@@ -144,7 +145,7 @@ def demo_stream(photos: int = 720) -> Stream:
     uploaded = FIRST_UPLOAD
     made = []
     for position, (scene, trouble) in enumerate(scenes):
-        uploaded += dice.randint(600, 500_000)
+        uploaded += dice.randint(600, min(500_000, LONGEST // photos))
         made.append(_photo(position, scene, trouble, uploaded))
     trains = _showing(made, "steam train")
     album = Album(72_177_720_300_000_001, "Steam trains", "Locomotives of the collection, in all colours.", trains)

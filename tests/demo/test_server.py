@@ -84,6 +84,7 @@ NOT_SAID = {
     "iconserver", "iconfarm", "place_id", "woeid", "geo_is_family", "geo_is_friend", "geo_is_contact", "geo_is_public",
     "realname", "location", "timezone", "views", "coverphoto_server", "coverphoto_farm", "geoperms", "permissions",
     "originalsecret", "originalformat", "note", "safe",
+    "max_allowed_results", "max_allowed_pages",
 }  # fmt: skip
 # Keys whose values Flickr gives now as numbers, now as strings, or null.
 LOOSE = re.compile("total|width|height|accuracy|latitude|longitude|granularity|path_?alias|count|photos|context")

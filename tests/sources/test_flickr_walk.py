@@ -59,6 +59,17 @@ def test_a_stream_that_brings_news_each_time_does_not_keep_us_for_ever() -> None
     assert len(calls) < 50
 
 
+def test_a_walk_may_be_told_that_nothing_comes_in_front() -> None:
+    calls: list[int] = []
+
+    def ask(number: int) -> Page:
+        calls.append(number)
+        return stream(list(range(8)))(number)
+
+    walked(Walk(ask, rereads=0))
+    assert calls == [1, 2, 3]
+
+
 def test_pages_that_repeat_the_last_one_for_ever_end_the_walk() -> None:
     found, listing = walked(Walk(lambda number: page([1, 2, 3], number, 90, 270)))
     assert found == [1, 2, 3]

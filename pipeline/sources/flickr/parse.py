@@ -121,7 +121,8 @@ def read_info(answer: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("no photo")
     owner, dates, place = (_object(info.get(name)) for name in ("owner", "dates", "location"))
     tags = _object(info.get("tags")).get("tag")
-    told = [(_text(tag), _integer(tag.get("machine_tag"))) for tag in tags or () if isinstance(tag, dict)]
+    tags = [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
+    told = [(_text(tag), _integer(tag.get("machine_tag"))) for tag in tags]
     same = ("id", "secret", "server", "farm", "license", "views", "media", "originalsecret", "originalformat")
     return {
         **{name: info[name] for name in (*same, "safety_level", "rotation", "description") if name in info},

@@ -13,7 +13,8 @@ from pipeline.sources import Listing
 from pipeline.sources.flickr.parse import Page
 from pipeline.sources.flickr.walk import Walk, fresh
 
-# https://www.flickr.com/services/api/flickr.photos.search.html: results of a query; past them the same ones repeat.
+# Results of a query; past them the same ones repeat, while the total tells how many there would be
+# (https://www.flickr.com/services/api/flickr.photos.search.html). Answers of 2016 said so: "max_allowed_results":4000.
 CAP = 4000
 FIRST = 1  # Unix seconds: dates of upload can be wrong by decades, and 0 would mean none
 DEPTH = 32  # halvings from all of Unix time to a second
