@@ -1,7 +1,7 @@
 """Flickr as a source of photos: whatever has an address there, a search's answers, or a list of such addresses."""
 
 from collections.abc import Container, Generator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -108,14 +108,15 @@ class FlickrSource:
     def _photos(self, known: Container[str], newest: datetime | None) -> Pages:
         observed_at = datetime.now(UTC)
         walk = self._all(known, observed_at)
-        enough = newest - OVERLAP if newest and self.list is None and isinstance(self._address, Photostream) else None
+        is_stream = self.list is None and isinstance(self._address, Photostream)
+        old = newest - OVERLAP if newest and is_stream else None
         for number, page in enumerate(walk, start=1):
             rows = [row for row in page.rows if f"flickr:{photo_number(row)}" not in known]
             if rows:
                 yield [parse_photo(row, page, source=self.name, observed_at=observed_at) for row in rows]
-            elif enough and any(uploaded < enough for row in page.rows if (uploaded := uploaded_at(row))):
-                note = f"nothing new on page {number}, and no need to look further"
-                return replace(walk.listing(), complete=True, note=note)
+            elif old and isinstance(walk, Walk) and any(at < old for row in page.rows if (at := uploaded_at(row))):
+                walk.enough = f"nothing new on page {number}, and no need to look further"
+                break
         return walk.listing()
 
     def _all(self, known: Container[str], now: datetime) -> Walk | Windows | Several:
@@ -139,7 +140,7 @@ class FlickrSource:
             raise
 
     def is_gone(self, photo_id: str) -> bool:
-        """Whether the photo was deleted or made private, which Flickr does not tell apart."""
+        """Whether the photo was deleted or made private, which Flickr does not tell apart. Raises UserError."""
         try:
             row = self._asker.client.call("photos.getInfo", read_info, photo_id=photo_id.removeprefix("flickr:"))
         except Refused as refused:

@@ -37,6 +37,7 @@ class Walk:
     finished: bool = False  # the last page was reached, in order
     unusable: int = 0  # rows without an id
     oddity: str | None = None  # why the walk ended before the last page
+    enough: str | None = None  # why whoever walks may end it, all that was asked for having been seen
 
     def __iter__(self) -> Iterator[Page]:
         number = 0
@@ -74,15 +75,15 @@ class Walk:
 
     def listing(self) -> Listing:
         """What the walk, now over, came to. A limit reached is complete: everything asked for was seen."""
-        notes = [self.oddity] if self.oddity else []
+        notes = [why for why in (self.oddity, self.enough) if why]
         if self._full():
             notes.append(f"stopped at the limit of {self.limit}")
-        elif len(self.seen) != self.total:
+        elif not self.enough and len(self.seen) != self.total:
             notes.append(f"{len(self.seen)} photos where Flickr counts {self.total}")
         if self.unusable:
             notes.append(f"{self.unusable} entries without an id")
         return Listing(
-            complete=self.finished or self._full(),
+            complete=self.finished or self._full() or self.enough is not None,
             total=self.total,
             seen=len(self.seen),
             note="; ".join(notes) or None,
