@@ -9,11 +9,13 @@ from typing import Any
 import pydantic
 import pytest
 
+from pipeline.archive import Archive
 from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import ALIAS, NSID, DemoPhoto, demo_stream
 from pipeline.photo import Photo, UserError
 from pipeline.sources import Listing
 from pipeline.sources.flickr import OVERLAP, FlickrSource, Search
+from pipeline.stages.list import last_listing, list_source
 
 STREAM = demo_stream(1100)
 LARGE = demo_stream(4300)  # more than a search shows
@@ -395,3 +397,26 @@ def test_photos_are_named_in_one_way(given: dict[str, Any], told: str) -> None:
 def test_an_address_may_be_named_by_user_or_by_url() -> None:
     assert FlickrSource(url=f"{HOME}/").name == FlickrSource(ALIAS).name
     assert FlickrSource(url=f"{HOME}/sets/12").name == FlickrSource(ALIAS, album="12").name
+
+
+def test_a_photo_that_many_sources_name_is_in_an_archive_once(
+    served: Served, lines: Callable[[str], str], tmp_path: Path
+) -> None:
+    archive = Archive.create(str(tmp_path / "archive"))
+    group = source(served, url=f"https://www.flickr.com/groups/{STREAM.group.alias}/")
+    some = source(served, list=lines("\n".join(map(str, [*STREAM.group.photos[:3], GONE[0].number, PLAIN.number]))))
+    sources = [group, some, source(served, search=Search(text="drawn")), source(served, user=ALIAS)]
+    for _ in range(2):
+        receipts = [receipt for one in sources for receipt in list_source(archive, one, 500)]
+        if not receipts:
+            break
+    assert not receipts  # the second time there is nothing new
+    photos = archive.table("photos")
+    found = [
+        photo_id for part in photos.parts() for photo_id in photos.read(part, ["photo_id"])["photo_id"].to_pylist()
+    ]
+    assert sorted(found) == sorted(f"flickr:{photo.number}" for photo in STREAM.photos)
+    for one in sources:
+        told = last_listing(archive, one.name)
+        assert told and told["complete"]
+        assert told["note"] == (f"1 of 5 addresses lead nowhere: {GONE[0].number}" if one is some else None)
