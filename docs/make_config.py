@@ -30,7 +30,8 @@ environment.
 # How each class's settings are written, outermost first.
 PLACES = {
     "Settings": ("The file", None),
-    "FlickrSource": ("A Flickr photostream or album", "sources[]"),
+    "FlickrSource": ("Photos on Flickr", "sources[]"),
+    "Search": ("A search of Flickr", "sources[].search"),
     "FolderSource": ("A folder of pictures", "sources[]"),
     "ParquetSource": ("Pictures or URLs in Parquet or CSV", "sources[]"),
     "ImageSettings": ("Pictures", "images"),
@@ -79,9 +80,14 @@ def kind(said: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in said["enum"])
     if "anyOf" in said:
         return " or ".join(kind(one) for one in said["anyOf"])
+    if "$ref" in said:
+        return "settings"
     if said.get("additionalProperties"):
         return "settings by name"
+    if said["type"] == "array" and "type" in said["items"]:
+        return f"list of {kind(said['items'])}s"
     names = {"string": "text", "integer": "whole number", "array": "list of settings", "object": "settings"}
+    names |= {"boolean": "true or false"}
     return names.get(said["type"], said["type"])
 
 
@@ -91,7 +97,9 @@ def default(said: dict[str, Any]) -> str:
     if "default" not in said:
         return "none" if kind(said) == "settings by name" else "those below"
     value = said["default"]
-    return "null" if value is None else f"`{value}`" if value != "" else "empty"
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
+    return "null" if value is None else f"`{value}`" if value not in ("", []) else "empty"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,20 @@ from PIL import Image
 from pipeline.archive import Archive
 from pipeline.config import Settings
 from pipeline.demo.answers import Offer
-from pipeline.demo.faults import HALF, MISSING, RESET, SHORT, WEB_PAGE, Fault, Plan, Share, listed, met_by, seeded, status
+from pipeline.demo.faults import (
+    HALF,
+    MISSING,
+    RESET,
+    SHORT,
+    WEB_PAGE,
+    Fault,
+    Plan,
+    Share,
+    listed,
+    met_by,
+    seeded,
+    status,
+)
 from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import ENDS, DemoPhoto, Stream, demo_stream
 from pipeline.photo import REASONS
@@ -35,7 +48,13 @@ MOOD = (
     Share("page", 0.01, WEB_PAGE, 1),
     Share("missing", 0.01, MISSING, 1),
 )
-ENDED = {"ill": "server_error", "reset": "unreachable", "short": "truncated", "half": "truncated", "page": "not_an_image"}
+ENDED = {
+    "ill": "server_error",
+    "reset": "unreachable",
+    "short": "truncated",
+    "half": "truncated",
+    "page": "not_an_image",
+}
 # What the API does while the stream is listed, page by page.
 LISTING = {
     "people.getPublicPhotos 1": (status(429, "0"), 2),

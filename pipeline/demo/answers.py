@@ -1,84 +1,17 @@
 """What Flickr's API answers about the demo's stream, in the shapes and types of its JSON. Pure functions."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.demo.rows import Offer, entry, geo, offers, unknown
+from pipeline.demo.searching import Fail, found
 from pipeline.demo.stream import ALIAS, NSID, OWNER, DemoPhoto, Stream
+
+__all__ = ["METHODS", "Offer", "answer", "failure", "offers"]
 
 HOME = f"https://www.flickr.com/photos/{ALIAS}/"
 
-# Letter in url_*, suffix of the file, long edge in pixels, label in photos.getSizes; sq and q are cropped to squares.
-_RENDITIONS = (
-    ("sq", "_s", 75, "Square"),
-    ("q", "_q", 150, "Large Square"),
-    ("t", "_t", 100, "Thumbnail"),
-    ("s", "_m", 240, "Small"),
-    ("n", "_n", 320, "Small 320"),
-    ("w", "_w", 400, "Small 400"),
-    ("m", "", 500, "Medium"),
-    ("z", "_z", 640, "Medium 640"),
-    ("c", "_c", 800, "Medium 800"),
-    ("l", "_b", 1024, "Large"),
-    ("h", "_h", 1600, "Large 1600"),
-    ("k", "_k", 2048, "Large 2048"),
-)
-
-
-class Fail(Exception):
-    """An answer `stat: fail`, with its code and message."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A rendition on offer. Width and height are its pixels."""
-
-    letter: str
-    label: str
-    path: str  # at the image host
-    width: int
-    height: int
-
-
-def offers(photo: DemoPhoto, *, listed: bool) -> list[Offer]:
-    """The photo's renditions: those that its entry in a list names, or those that exist by now.
-
-    None is larger than the original.
-    """
-    if photo.trouble in ("no_size", "video_without_still"):
-        return []
-    longer = max(photo.width, photo.height)
-    found = []
-    for letter, suffix, edge, label in _RENDITIONS:
-        if edge > longer:
-            continue
-        square = letter in ("sq", "q")
-        width, height = (
-            edge if square else max(1, round(side * edge / longer)) for side in (photo.width, photo.height)
-        )
-        found.append(Offer(letter, label, _path(photo, _secret(photo, edge, listed), suffix), width, height))
-    if photo.original_offered:
-        path = _path(photo, _secret(photo, None, listed), "_o")
-        found.append(Offer("o", "Original", path, photo.width, photo.height))
-    return found
-
-
-def _path(photo: DemoPhoto, secret: str, suffix: str) -> str:
-    return f"/{photo.server}/{photo.number}_{secret}{suffix}.jpg"
-
-
-def _secret(photo: DemoPhoto, edge: int | None, listed: bool) -> str:
-    """Sizes up to 1,024 share a secret; larger ones have another, and so has the original (edge None)."""
-    secret = photo.secret
-    if edge is None:
-        secret = photo.original_secret
-    elif edge > 1024:
-        secret = photo.original_secret[5:] + photo.original_secret[:5]
-    return secret[::-1] if photo.trouble == "new_secret" and not listed else secret
+SEARCH_CAP = 4000  # results of a search; past them the last of them repeat
 
 
 def answer(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
@@ -101,6 +34,13 @@ def _lookup_user(stream: Stream, parameters: Mapping[str, str], host: str) -> di
     if name not in (ALIAS, NSID):
         raise Fail(1, "User not found")
     return {"user": {"id": NSID, "username": {"_content": OWNER}}}
+
+
+def _lookup_group(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
+    name = parameters.get("url", "").rstrip("/").rsplit("/", 1)[-1]
+    if name not in (stream.group.alias, stream.group.nsid):
+        raise Fail(1, "Group not found")
+    return {"group": {"id": stream.group.nsid, "groupname": {"_content": stream.group.title}}}
 
 
 def _find_by_username(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
@@ -143,8 +83,7 @@ def _public_photos(stream: Stream, parameters: Mapping[str, str], host: str) -> 
 
 def _album_photos(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
     _check_album(stream, parameters)
-    by_number = {photo.number: photo for photo in stream.photos}
-    rows, counts = _page([by_number[number] for number in stream.album.photos], parameters)
+    rows, counts = _page(_numbered(stream, stream.album.photos), parameters)
     extras = _extras(parameters)
     primary = str(stream.album.photos[0])
     photos = [
@@ -152,6 +91,37 @@ def _album_photos(stream: Stream, parameters: Mapping[str, str], host: str) -> d
     ]
     body = {"id": str(stream.album.number), "primary": primary, "owner": NSID, "ownername": OWNER, "photo": photos}
     return {"photoset": {**body, **counts, "per_page": counts["perpage"], "title": stream.album.title}}
+
+
+def _gallery_photos(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
+    if parameters.get("gallery_id") != str(stream.gallery.number):
+        raise Fail(1, "Invalid gallery ID")
+    rows, counts = _page(_numbered(stream, stream.gallery.photos), parameters)
+    extras = _extras(parameters)
+    primary = stream.gallery.photos[0]
+    photos = [
+        {"owner": NSID, **entry(photo, extras, host), "is_primary": int(photo.number == primary), "has_comment": 0}
+        for photo in rows
+    ]
+    return {"photos": {**counts, "photo": photos}}
+
+
+def _pool_photos(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
+    if parameters.get("group_id") != stream.group.nsid:
+        raise Fail(1, "Group not found")
+    rows, counts = _page(_numbered(stream, stream.group.photos), parameters)
+    extras = _extras(parameters)
+    photos = [
+        {"owner": NSID, **entry(photo, extras, host), "ownername": OWNER, "dateadded": str(photo.uploaded + 3600)}
+        for photo in rows
+    ]
+    return {"photos": {**counts, "photo": photos}}
+
+
+def _search(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
+    rows, counts = _page(found(stream, parameters), parameters, SEARCH_CAP)
+    extras = _extras(parameters)
+    return {"photos": {**counts, "photo": [{"owner": NSID, **entry(photo, extras, host)} for photo in rows]}}
 
 
 def _album(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
@@ -211,10 +181,14 @@ def _sizes(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str
 def _info(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str, Any]:
     photo = _photo(stream, parameters)
     person = {"nsid": NSID, "username": OWNER, "realname": "", "location": None, "path_alias": ALIAS}
-    taken = {"taken": photo.taken, "takengranularity": photo.granularity, "takenunknown": _unknown(photo)}
+    taken = {"taken": photo.taken, "takengranularity": photo.granularity, "takenunknown": unknown(photo)}
     tags = [
         {"id": f"1-{photo.number}-{i}", "author": NSID, "raw": tag, "_content": tag, "machine_tag": 0}
         for i, tag in enumerate(photo.tags)
+    ]
+    tags += [
+        {"id": f"1-{photo.number}-m{i}", "author": NSID, "raw": tag, "_content": tag, "machine_tag": 1}
+        for i, tag in enumerate(photo.machine_tags)
     ]
     page = {"type": "photopage", "_content": f"{HOME}{photo.number}/"}
     return {
@@ -241,6 +215,7 @@ def _info(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str,
             "notes": {"note": []},
             "people": {"haspeople": 0},
             "tags": {"tag": tags},
+            **({} if photo.place is None else {"location": geo(photo)}),
             "urls": {"url": [page]},
             "media": "video" if photo.is_video else "photo",
         }
@@ -249,10 +224,14 @@ def _info(stream: Stream, parameters: Mapping[str, str], host: str) -> dict[str,
 
 METHODS: dict[str, Callable[[Stream, Mapping[str, str], str], dict[str, Any]]] = {
     "flickr.urls.lookupUser": _lookup_user,
+    "flickr.urls.lookupGroup": _lookup_group,
     "flickr.people.findByUsername": _find_by_username,
     "flickr.people.getInfo": _person,
     "flickr.people.getPublicPhotos": _public_photos,
     "flickr.photosets.getPhotos": _album_photos,
+    "flickr.galleries.getPhotos": _gallery_photos,
+    "flickr.groups.pools.getPhotos": _pool_photos,
+    "flickr.photos.search": _search,
     "flickr.photosets.getInfo": _album,
     "flickr.photosets.getList": _albums,
     "flickr.photos.getSizes": _sizes,
@@ -260,88 +239,32 @@ METHODS: dict[str, Callable[[Stream, Mapping[str, str], str], dict[str, Any]]] =
 }
 
 
-def entry(photo: DemoPhoto, extras: set[str], host: str) -> dict[str, Any]:
-    """A photo's row in a list, without its owner: what is always there, and what the extras asked for add."""
-    row: dict[str, Any] = {
-        "id": str(photo.number),
-        "secret": photo.secret,
-        "server": photo.server,
-        "farm": 66,
-        "title": photo.title,
-        "ispublic": 1,
-        "isfriend": 0,
-        "isfamily": 0,
-    }
-    for extra, fields in _EXTRAS.items():
-        if extra in extras:
-            row |= fields(photo)
-    for offer in offers(photo, listed=True):
-        if f"url_{offer.letter}" in extras:
-            row[f"url_{offer.letter}"] = host + offer.path
-            row[f"height_{offer.letter}"] = offer.height
-            row[f"width_{offer.letter}"] = offer.width
-    return row
-
-
-def _unknown(photo: DemoPhoto) -> str:
-    return "0" if photo.taken_known else "1"
-
-
-def _taken(photo: DemoPhoto) -> dict[str, Any]:
-    # The granularity comes as a number or a string, as it pleases Flickr.
-    granularity = photo.granularity if photo.number % 2 else str(photo.granularity)
-    return {
-        "datetaken": photo.taken,
-        "datetakengranularity": granularity,
-        "datetakenunknown": _unknown(photo),
-    }
-
-
-def _geo(photo: DemoPhoto) -> dict[str, Any]:
-    if photo.place is None:
-        return {"latitude": 0, "longitude": 0, "accuracy": 0, "context": 0}
-    return {"latitude": photo.place[0], "longitude": photo.place[1], "accuracy": "11", "context": 0}
-
-
-def _original(photo: DemoPhoto) -> dict[str, Any]:
-    if not photo.original_offered:
-        return {}
-    return {"originalsecret": photo.original_secret, "originalformat": "jpg"}
-
-
-def _original_size(photo: DemoPhoto) -> dict[str, Any]:
-    return {"o_width": str(photo.width), "o_height": str(photo.height)} if photo.original_offered else {}
-
-
-_EXTRAS: dict[str, Callable[[DemoPhoto], dict[str, Any]]] = {
-    "description": lambda photo: {"description": {"_content": photo.description}},
-    "license": lambda photo: {"license": photo.license},
-    "date_upload": lambda photo: {"dateupload": str(photo.uploaded)},
-    "last_update": lambda photo: {"lastupdate": str(photo.updated)},
-    "date_taken": _taken,
-    "owner_name": lambda photo: {"ownername": OWNER},
-    "realname": lambda photo: {"realname": ""},
-    "original_format": _original,
-    "o_dims": _original_size,
-    "tags": lambda photo: {"tags": " ".join(photo.tags)},
-    "machine_tags": lambda photo: {"machine_tags": " ".join(photo.machine_tags)},
-    "geo": _geo,
-    "views": lambda photo: {"views": str(photo.views)},
-    "media": lambda photo: {"media": "video" if photo.is_video else "photo", "media_status": "ready"},
-    "path_alias": lambda photo: {"pathalias": ALIAS},
-}
-
-
 def _extras(parameters: Mapping[str, str]) -> set[str]:
     return set(parameters.get("extras", "").split(","))
 
 
-def _page(photos: list[DemoPhoto], parameters: Mapping[str, str]) -> tuple[list[DemoPhoto], dict[str, Any]]:
-    """The photos of the page asked for, and what the answer says of the paging."""
+def _page(
+    photos: list[DemoPhoto], parameters: Mapping[str, str], cap: int | None = None
+) -> tuple[list[DemoPhoto], dict[str, Any]]:
+    """The photos of the page asked for, and what the answer says of the paging.
+
+    Of more photos than `cap`, pages past it are its last one again, though the total and the pages are the true ones.
+    """
     size = max(1, min(500, _number(parameters, "per_page", 100)))
     page = max(1, _number(parameters, "page", 1))
-    rows = photos[(page - 1) * size : page * size]
-    return rows, {"page": page, "pages": -(-len(photos) // size), "perpage": size, "total": len(photos)}
+    number = page
+    if cap is not None and len(photos) > cap:
+        photos, total = photos[:cap], len(photos)
+        number = min(page, -(-cap // size))
+    else:
+        total = len(photos)
+    rows = photos[(number - 1) * size : number * size]
+    return rows, {"page": page, "pages": -(-total // size), "perpage": size, "total": total}
+
+
+def _numbered(stream: Stream, numbers: tuple[int, ...]) -> list[DemoPhoto]:
+    by_number = {photo.number: photo for photo in stream.photos}
+    return [by_number[number] for number in numbers]
 
 
 def _number(parameters: Mapping[str, str], name: str, default: int) -> int:

@@ -75,7 +75,7 @@ def listed(faults: Mapping[str, tuple[Fault, int | None]]) -> Plan:
 
 @dataclass(frozen=True)
 class Share:
-    """A fault that meets a share of the photos; `lasting` of these at every attempt, the others `most` times or less."""
+    """A fault that meets a share of the photos; `lasting` of these at every attempt, others up to `most` times."""
 
     name: str
     share: float

@@ -57,6 +57,7 @@ ALIAS = "tintype_demo"
 OWNER = "Tintype Demo Archive"
 FIRST_ID = 53_000_000_000
 FIRST_UPLOAD = 1_230_768_000  # 2009-01-01, Unix seconds
+LONGEST = 900_000_000  # seconds that all uploads may take, twice what they do: none is in the future
 
 # Mostly the Flickr Commons' own, as institutions have it.
 _LICENCES = ("7",) * 14 + ("4", "5", "9", "11")
@@ -106,9 +107,26 @@ class Album:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    number: int
+    title: str
+    photos: tuple[int, ...]  # their ids, in the gallery's order
+
+
+@dataclass(frozen=True)
+class Group:
+    nsid: str
+    alias: str
+    title: str
+    photos: tuple[int, ...]  # their ids, the last added first
+
+
+@dataclass(frozen=True)
 class Stream:
     photos: tuple[DemoPhoto, ...]  # newest first, as Flickr lists them
     album: Album
+    gallery: Gallery
+    group: Group
 
     @cached_property
     def by_number(self) -> dict[int, DemoPhoto]:
@@ -132,11 +150,17 @@ def demo_stream(photos: int = 720) -> Stream:
     uploaded = FIRST_UPLOAD
     made = []
     for position, (scene, trouble) in enumerate(scenes):
-        uploaded += dice.randint(600, 500_000)
+        uploaded += dice.randint(600, min(500_000, LONGEST // photos))
         made.append(_photo(position, scene, trouble, uploaded))
-    trains = tuple(photo.number for photo in made if any(thing.kind == "steam train" for thing in photo.scene.things))
+    trains = _showing(made, "steam train")
     album = Album(72_177_720_300_000_001, "Steam trains", "Locomotives of the collection, in all colours.", trains)
-    return Stream(tuple(_oddities(made)[::-1]), album)
+    gallery = Gallery(72_157_720_300_000_002, "Windmills of the world", _showing(made, "windmill"))
+    group = Group("00000002@N00", "demo_sailors", "Demo sailors", _showing(made, "sailboat")[::-1])
+    return Stream(tuple(_oddities(made)[::-1]), album, gallery, group)
+
+
+def _showing(photos: list[DemoPhoto], kind: str) -> tuple[int, ...]:
+    return tuple(photo.number for photo in photos if any(thing.kind == kind for thing in photo.scene.things))
 
 
 def _choose(seeds: Iterator[int], number: int) -> list[Scene]:

@@ -64,12 +64,6 @@ class FolderSource:
     def default_max_pixels(self) -> int:
         return 600_000_000
 
-    def is_gone(self, photo_id: str) -> bool:
-        return self.sizes(photo_id) is None
-
-    def forgets(self, license_id: str | None) -> bool:
-        return False
-
     def pace(self, gates: Gates) -> None:
         """Nothing is asked of a host to list it."""
 
@@ -100,13 +94,23 @@ class FolderSource:
                 if new:
                     yield list(threads.map(lambda found: self._photo(found[0], found[1], observed_at), new))
         if seen == self.limit:
-            return Listing(complete=True, total=None, seen=seen, note=f"stopped at the limit of {seen}")
+            return Listing(complete=True, total=None, seen=seen, note=f"stopped at the limit of {seen}", limited=True)
         return Listing(complete=not walk.unread, total=seen, seen=seen, note="; ".join(walk.notes()) or None)
 
     def sizes(self, photo_id: str) -> list[Size] | None:
         """The file, if it is still there."""
         url = storage.join(self.root, photo_id.removeprefix(self._id("")))
         return [Size(url)] if storage.exists(url) else None
+
+    def is_gone(self, photo_id: str) -> bool:
+        """Whether the file is there no more. Raises UserError as `check` does: a disk not mounted loses no pictures."""
+        if self.sizes(photo_id) is not None:
+            return False
+        self.check()
+        return True
+
+    def forgets(self, license_id: str | None) -> bool:
+        return False
 
     def _id(self, path: str) -> str:
         return f"file:{self.prefix}{path}"

@@ -8,9 +8,9 @@ import contextlib
 import json
 import threading
 from collections.abc import Container, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -80,12 +80,6 @@ class ParquetSource:
     def default_max_pixels(self) -> int:
         return 100_000_000
 
-    def is_gone(self, photo_id: str) -> bool:
-        return self.sizes(photo_id) is None
-
-    def forgets(self, license_id: str | None) -> bool:
-        return False
-
     def pace(self, gates: Gates) -> None:
         """Nothing is asked of a host to list it."""
 
@@ -115,13 +109,27 @@ class ParquetSource:
                 if new:
                     yield new
                 if seen == self.limit:
-                    return Listing(complete=True, total=None, seen=seen, note=f"stopped at the limit of {seen}")
+                    return Listing(
+                        complete=True, total=None, seen=seen, note=f"stopped at the limit of {seen}", limited=True
+                    )
         note = f"passed over {empty} rows without a picture or URL" if empty else None
         return Listing(complete=True, total=seen, seen=seen, note=note)
 
     def sizes(self, photo_id: str) -> list[Size] | None:
         """Nothing but what was listed."""
         return []
+
+    def is_gone(self, photo_id: str) -> bool:
+        """Whether no row has that name any more. Raises UserError as `check` does."""
+        return photo_id not in self._ids
+
+    @cached_property
+    def _ids(self) -> set[str]:
+        """Of all rows with a picture, whatever the limit, when first asked: reading them all for each would not end."""
+        return {photo.photo_id for page in replace(self, limit=None).photos(()) for photo in page}
+
+    def forgets(self, license_id: str | None) -> bool:
+        return False
 
     def _files(self) -> list[str]:
         if self.root.endswith(ENDINGS):

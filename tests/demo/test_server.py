@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,19 @@ def photo_with(trouble: str | None) -> DemoPhoto:
 
 PHOTO_ID = str(next(photo.number for photo in STREAM.photos if photo.original_offered and photo.trouble is None))
 ALBUM_ID = str(STREAM.album.number)
+GALLERY_ID = str(STREAM.gallery.number)
+POOL = {"group_id": STREAM.group.nsid}
 RECORDED = [
     ("people.findByUsername__@janko-m", "people.findByUsername", {"username": OWNER}),
     ("people.getInfo__78733179@N04", "people.getInfo", {"user_id": NSID}),
     ("people.getPublicPhotos__78733179@N04", "people.getPublicPhotos", {"user_id": NSID}),
     ("people.getPhotos__78733179@N04__v2", "people.getPublicPhotos", {"user_id": NSID, "extras": EXTRAS}),
     ("photos.search__openverse_2020_trimmed", "people.getPublicPhotos", {"user_id": NSID, "extras": EXTRAS}),
+    ("photos.search__78733179@N04", "photos.search", {"user_id": NSID}),
+    ("photos.search__elephants_sdk2016", "photos.search", {"text": "drawn"}),
+    ("photos.search__openverse_2020_trimmed", "photos.search", {"text": "drawn", "extras": EXTRAS}),
+    ("galleries.getPhotos__72157626831167487_sdk2016", "galleries.getPhotos", {"gallery_id": GALLERY_ID}),
+    ("groups.pools.getPhotos__33051635@N00_sdk2016", "groups.pools.getPhotos", POOL),
     ("photosets.getInfo__72157636216289703", "photosets.getInfo", {"photoset_id": ALBUM_ID}),
     ("photosets.getList__78733179@N04", "photosets.getList", {"user_id": NSID}),
     ("photosets.getPhotos__72157636216289703", "photosets.getPhotos", {"photoset_id": ALBUM_ID, "user_id": NSID}),
@@ -76,7 +83,8 @@ RECORDED = [
 NOT_SAID = {
     "iconserver", "iconfarm", "place_id", "woeid", "geo_is_family", "geo_is_friend", "geo_is_contact", "geo_is_public",
     "realname", "location", "timezone", "views", "coverphoto_server", "coverphoto_farm", "geoperms", "permissions",
-    "originalsecret", "originalformat", "note",
+    "originalsecret", "originalformat", "note", "safe",
+    "max_allowed_results", "max_allowed_pages",
 }  # fmt: skip
 # Keys whose values Flickr gives now as numbers, now as strings, or null.
 LOOSE = re.compile("total|width|height|accuracy|latitude|longitude|granularity|path_?alias|count|photos|context")
@@ -125,6 +133,54 @@ def test_only_extras_asked_for_are_given() -> None:
     assert [key for key in row if key.startswith("url_")] == ["url_m"]
 
 
+def searched(**parameters: str) -> list[DemoPhoto]:
+    rows = ask("photos.search", per_page="500", **parameters)["photos"]["photo"]
+    by_number = {str(photo.number): photo for photo in STREAM.photos}
+    return [by_number[row["id"]] for row in rows]
+
+
+def test_a_search_finds_what_it_asks_for_and_nothing_else() -> None:
+    middle = STREAM.photos[40].uploaded
+    cases: list[tuple[dict[str, str], Callable[[DemoPhoto], bool]]] = [
+        ({"user_id": NSID}, lambda photo: True),
+        ({"text": "Steam TRAIN"}, lambda photo: {"steam", "train"} <= set(re.findall(r"\w+", told(photo)))),
+        ({"tags": "poster,sepiaprint"}, lambda photo: bool({"poster", "sepiaprint"} & set(photo.tags))),
+        ({"tags": "poster,atsea", "tag_mode": "all"}, lambda photo: {"poster", "atsea"} <= set(photo.tags)),
+        ({"license": "4,9"}, lambda photo: photo.license in ("4", "9")),
+        ({"is_commons": "1"}, lambda photo: photo.license == "7"),
+        ({"text": "drawn", "media": "videos"}, lambda photo: photo.is_video),
+        ({"group_id": STREAM.group.nsid}, lambda photo: photo.number in STREAM.group.photos),
+        ({"min_upload_date": str(middle)}, lambda photo: photo.uploaded >= middle),
+        ({"max_upload_date": str(middle)}, lambda photo: photo.uploaded <= middle),
+        ({"min_taken_date": "1900-01-01 00:00:00"}, lambda photo: photo.taken >= "1900"),
+        ({"max_taken_date": "1899-12-31 23:59:59"}, lambda photo: photo.taken < "1900"),
+    ]
+    for parameters, meets in cases:
+        wanted = [photo for photo in STREAM.photos if meets(photo)]
+        assert wanted, parameters
+        assert searched(**parameters) == wanted
+        assert searched(**parameters, sort="date-posted-asc") == wanted[::-1]
+
+
+def told(photo: DemoPhoto) -> str:
+    return f"{photo.title} {photo.description} {' '.join(photo.tags)}".lower()
+
+
+def test_a_search_shows_4000_photos_and_then_the_last_of_them_again() -> None:
+    stream = demo_stream(4100)
+
+    def page(number: int) -> dict[str, Any]:
+        asked = {"method": "flickr.photos.search", "user_id": NSID, "per_page": "500", "page": str(number)}
+        return answer(stream, asked, HOST)["photos"]
+
+    pages = [page(number) for number in range(1, 10)]
+    assert {(found["total"], found["pages"], found["perpage"]) for found in pages} == {(4100, 9, 500)}
+    assert [found["page"] for found in pages] == list(range(1, 10))
+    assert len({row["id"] for found in pages for row in found["photo"]}) == 4000
+    assert pages[8]["photo"] == pages[7]["photo"]
+    assert page(99)["photo"] == pages[7]["photo"]
+
+
 @pytest.mark.parametrize(
     ("method", "parameters", "code"),
     [
@@ -134,6 +190,12 @@ def test_only_extras_asked_for_are_given() -> None:
         ("urls.lookupUser", {"url": "https://www.flickr.com/photos/nobody/"}, 1),
         ("photosets.getPhotos", {"photoset_id": "1"}, 1),
         ("photosets.getPhotos", {"photoset_id": ALBUM_ID, "user_id": "1@N01"}, 1),
+        ("galleries.getPhotos", {"gallery_id": "1"}, 1),
+        ("groups.pools.getPhotos", {"group_id": "1@N01"}, 1),
+        ("urls.lookupGroup", {"url": "https://www.flickr.com/groups/nobody/"}, 1),
+        ("photos.search", {"sort": "date-posted-asc", "per_page": "500"}, 3),
+        ("photos.search", {"user_id": "1@N01"}, 2),
+        ("photos.search", {"text": "x", "group_id": "1@N01"}, 4),
         ("photos.getSizes", {"photo_id": "1"}, 1),
         ("photos.getSizes", {"photo_id": str(photo_with("gone_404").number)}, 1),
         ("photos.getInfo", {"photo_id": str(photo_with("gone_410").number)}, 1),
@@ -180,9 +242,11 @@ def test_formats_other_than_json_are_refused(served: Served) -> None:
 
 
 def test_every_method_answers_over_http(served: Served) -> None:
-    given = {"url": ALIAS, "username": OWNER, "photoset_id": ALBUM_ID, "photo_id": PHOTO_ID}
+    given = {"username": OWNER, "photoset_id": ALBUM_ID, "photo_id": PHOTO_ID, "gallery_id": GALLERY_ID}
     for method in METHODS:
-        assert get(served, method=method, **given).json()["stat"] == "ok", method
+        url = STREAM.group.alias if method.endswith("Group") else ALIAS
+        found = get(served, method=method, url=url, group_id=STREAM.group.nsid, **given).json()
+        assert found["stat"] == "ok", method
 
 
 # ---- pictures

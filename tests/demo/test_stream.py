@@ -102,6 +102,17 @@ def test_the_album_holds_photos_of_the_stream() -> None:
     assert set(STREAM.album.photos) < {photo.number for photo in PHOTOS}
 
 
+def test_gallery_and_group_hold_photos_of_the_stream() -> None:
+    for photos in (STREAM.gallery.photos, STREAM.group.photos):
+        assert len(photos) > 20
+        assert set(photos) < {photo.number for photo in PHOTOS}
+    assert set(STREAM.gallery.photos) != set(STREAM.group.photos)
+
+
+def test_nothing_was_uploaded_in_the_future_however_large_the_stream() -> None:
+    assert demo_stream(5000).photos[0].uploaded < 1_767_225_600  # 2026-01-01
+
+
 def test_a_small_stream_has_every_trouble_too() -> None:
     small = demo_stream(80)
     assert len(small.photos) == 80

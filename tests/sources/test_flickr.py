@@ -60,7 +60,8 @@ def test_photos_are_told_as_they_were_uploaded(served: Served) -> None:
     for photo, uploaded in zip(photos, STREAM.photos, strict=True):
         assert photo.title == (uploaded.title or None)
         assert photo.description == uploaded.description
-        assert photo.tags == uploaded.tags
+        assert photo.tags == uploaded.tags + uploaded.machine_tags
+        assert photo.machine_tags == uploaded.machine_tags
         assert photo.rights.license_id == uploaded.license
         assert photo.media == ("video" if uploaded.is_video else "photo")
         assert photo.uploaded_at and photo.uploaded_at.timestamp() == uploaded.uploaded
@@ -84,7 +85,7 @@ def test_an_album_is_listed_in_its_order(served: Served) -> None:
 def test_a_limit_tries_a_stream_and_a_larger_one_goes_on(served: Served) -> None:
     first, listing = listed(source(served, limit=20))
     assert [photo.photo_id for photo in first] == ids()[:20]
-    assert listing == Listing(complete=True, total=1100, seen=20, note="stopped at the limit of 20")
+    assert listing == Listing(complete=True, total=1100, seen=20, note="stopped at the limit of 20", limited=True)
     known = {photo.photo_id for photo in first}
     again, _ = listed(source(served, limit=20), known)
     more, _ = listed(source(served, limit=520), known)

@@ -1,13 +1,23 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from pipeline.photo import Photo, Size
-from pipeline.sources.flickr.parse import Page, parse_photo, read_page, read_sizes, read_user_id
+from pipeline.sources.flickr.parse import (
+    Page,
+    is_public,
+    parse_photo,
+    read_group_id,
+    read_info,
+    read_page,
+    read_renditions,
+    read_sizes,
+    read_user_id,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TEXTS = ("title", "description", "tags", "machine_tags", "date_taken", "owner", "owner_id", "page_url", "raw")
@@ -189,32 +199,93 @@ def test_getsizes_gives_uncropped_pictures_only() -> None:
     assert sizes == [Size("https://a/m.jpg", 500, 334), Size("https://a/b.jpg", 1024, 683)]
 
 
-LISTS = (
-    "people.getPhotos",
-    "people.getPublicPhotos",
-    "photos.getRecent__v2",
-    "photos.recentlyUpdated",
-    "photos.search",
-    "photosets.getPhotos",
-    "favorites.getList",
+# ---- a photo by itself
+
+
+INFO: dict[str, Any] = {
+    "id": "2179931434",
+    "license": "7",
+    "owner": {"nsid": "8623220@N02", "username": "The Library of Congress", "path_alias": "library_of_congress"},
+    "title": {"_content": ROW["title"]},
+    "description": ROW["description"],
+    "visibility": {"ispublic": 1, "isfriend": 0, "isfamily": 0},
+    "dates": {
+        "posted": "1199934612",
+        "taken": "1940-01-01 00:00:00",
+        "takengranularity": 8,
+        "takenunknown": 0,
+        "lastupdate": "1700000000",
+    },
+    "tags": {
+        "tag": [
+            {"raw": "tea", "_content": "tea", "machine_tag": 0},
+            {"raw": "room", "_content": "room", "machine_tag": False},
+            {"raw": "Library of Congress", "_content": "libraryofcongress", "machine_tag": "0"},
+        ]
+    },
+    "media": "photo",
+}
+
+
+def parse_info(**changes: Any) -> Photo:
+    info = {name: value for name, value in (INFO | changes).items() if value != "(absent)"}
+    return parse_photo(read_info({"photo": info}), STREAM, source="flickr:library_of_congress", observed_at=NOW)
+
+
+def test_a_photo_by_itself_is_the_one_of_the_list() -> None:
+    listed = parse(**{name: "(absent)" for name in ROW if name.startswith("url_") or name == "machine_tags"})
+    assert replace(parse_info(), raw=None) == replace(listed, raw=None)
+
+
+def test_machine_tags_are_tags_too_as_they_are_in_lists() -> None:
+    tags = [{"_content": "tea"}, {"_content": "dc:identifier=1", "machine_tag": 1}, {"raw": "", "machine_tag": 0}, None]
+    photo = parse_info(tags={"tag": tags})
+    assert (photo.tags, photo.machine_tags) == (("tea", "dc:identifier=1"), ("dc:identifier=1",))
+
+
+def test_the_place_of_a_photo_by_itself() -> None:
+    photo = parse_info(location={"latitude": "45.8", "longitude": 15.9, "accuracy": "11", "country": {"_content": "x"}})
+    assert (photo.latitude, photo.longitude) == (45.8, 15.9)
+
+
+@pytest.mark.parametrize("name", [name for name in INFO if name != "id"])
+def test_no_value_of_any_field_costs_the_photo_by_itself(name: str) -> None:
+    inner = [{key: value} for key in ("_content", "tag", "nsid", "posted", "ispublic") for value in ODD_VALUES]
+    for value in (*ODD_VALUES, *inner):
+        assert parse_info(**{name: value}).photo_id == "flickr:2179931434"
+
+
+@pytest.mark.parametrize(
+    ("visibility", "public"),
+    [
+        *(({"ispublic": 1}, True), ({"ispublic": "1"}, True), ({}, True), (None, True)),
+        *(({"ispublic": 0}, False), ({"ispublic": "0"}, False)),
+    ],
 )
+def test_a_photo_is_public_unless_flickr_denies_it(visibility: Any, public: bool) -> None:
+    assert is_public(read_info({"photo": INFO | {"visibility": visibility}})) is public
 
 
-def test_recorded_lists_parse(shared_data: Path) -> None:
-    photos = []
-    for file in sorted((shared_data / "flickr_recorded").glob("*.json")):
-        if file.name.startswith(LISTS):
-            page = read_page(json.loads(file.read_text()))
-            photos += [parse_photo(row, page, source="flickr:x", observed_at=NOW) for row in page.rows]
-    assert len(photos) > 100
-    assert all(photo.owner_id and photo.page_url for photo in photos)
-    assert all(size.width and size.height for photo in photos for size in photo.sizes)
-    assert sum(len(photo.sizes) > 3 for photo in photos) > 50
-    assert sum(photo.latitude is not None for photo in photos) > 5
-    assert all(photo.date_granularity == "second" for photo in photos if photo.date_taken)
+def test_an_answer_without_a_photo_or_group_is_none() -> None:
+    for answer in ({}, {"photo": None}, {"photo": {"title": "x"}}, {"photo": []}):
+        with pytest.raises(ValueError, match="no photo"):
+            read_info(answer)
+    assert read_group_id({"group": {"id": "33051635@N00", "groupname": {"_content": "Caffenol"}}}) == "33051635@N00"
+    with pytest.raises(ValueError, match="no group id"):
+        read_group_id({"group": {}})
 
 
-def test_recorded_sizes_parse(shared_data: Path) -> None:
-    recorded = json.loads((shared_data / "flickr_recorded" / "photos.getSizes__10115956703.json").read_text())
-    sizes = read_sizes(recorded)
-    assert [size.width for size in sizes] == [100, 240, 320, 500, 640, 800, 1024, 1600, 2048, 2560]
+def test_renditions_are_what_a_row_would_say_of_the_sizes() -> None:
+    page = "https://www.flickr.com/photos/x/1/sizes"
+    offers = [
+        {"label": "Square", "width": 75, "height": 75, "source": "https://a/s.jpg", "url": f"{page}/sq/"},
+        {"label": "X-Large 3K", "width": "3072", "height": "2048", "source": "https://a/3k.jpg", "url": f"{page}/3k/"},
+        {"label": "Medium", "width": 500, "height": 334, "source": "https://a/m.jpg", "url": f"{page}/m"},
+        {"label": "Site MP4", "source": "https://a/v", "media": "video", "url": "https://www.flickr.com/photos/x/1/"},
+        {"label": "Odd", "source": "https://a/odd.jpg", "url": None},
+    ]
+    row = read_renditions({"sizes": {"size": offers}})
+    assert row == {
+        **{"url_3k": "https://a/3k.jpg", "width_3k": "3072", "height_3k": "2048"},
+        **{"url_m": "https://a/m.jpg", "width_m": 500, "height_m": 334},
+    }

@@ -59,6 +59,17 @@ def test_a_stream_that_brings_news_each_time_does_not_keep_us_for_ever() -> None
     assert len(calls) < 50
 
 
+def test_a_walk_may_be_told_that_nothing_comes_in_front() -> None:
+    calls: list[int] = []
+
+    def ask(number: int) -> Page:
+        calls.append(number)
+        return stream(list(range(8)))(number)
+
+    walked(Walk(ask, rereads=0))
+    assert calls == [1, 2, 3]
+
+
 def test_pages_that_repeat_the_last_one_for_ever_end_the_walk() -> None:
     found, listing = walked(Walk(lambda number: page([1, 2, 3], number, 90, 270)))
     assert found == [1, 2, 3]
@@ -86,7 +97,7 @@ def test_the_limit_ends_the_walk_with_no_more_calls() -> None:
         calls.append(number)
         return stream(list(range(9)))(number)
 
-    assert walked(Walk(ask, limit=4)) == ([0, 1, 2, 3], Listing(True, 9, 4, "stopped at the limit of 4"))
+    assert walked(Walk(ask, limit=4)) == ([0, 1, 2, 3], Listing(True, 9, 4, "stopped at the limit of 4", limited=True))
     assert calls == [1, 2]
 
 

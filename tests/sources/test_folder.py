@@ -410,3 +410,17 @@ def test_nasty_files_are_all_listed() -> None:
     files = {path.name for path in (DATA / "nasty").iterdir()} - {"manifest.jsonl"}
     assert {photo.photo_id.removeprefix("file:") for photo in photos} == files
     assert listing.complete
+
+
+def test_a_picture_is_gone_with_its_file_and_not_with_its_disk(tmp_path: Path) -> None:
+    root = tmp_path / "disk" / "scans"
+    picture(root / "box" / "a.png")
+    picture(root / "b.png")
+    source = FolderSource(str(root), prefix="mine/")
+    assert not source.is_gone("file:mine/box/a.png")
+    (root / "box" / "a.png").unlink()
+    assert source.is_gone("file:mine/box/a.png")
+    assert not source.forgets(None)
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="no folder"):
+        source.is_gone("file:mine/b.png")

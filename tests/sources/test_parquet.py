@@ -198,3 +198,17 @@ def test_a_file_that_is_gone_or_spoiled_later_costs_its_own_pictures_alone(tmp_p
     assert rows[:2] == [{"outcome": "gone", "reason": None}] * 2
     assert rows[2:] == [{"outcome": "failed", "reason": "unreadable"}] * 2
     assert archive.table("images").read(0).schema.equals(schemas.IMAGES)
+
+
+def test_a_picture_is_gone_that_no_row_names_any_more(tmp_path: Path) -> None:
+    urls = tmp_path / "urls.csv"
+    urls.write_text("id,url\n" + "".join(f"{n},https://host.invalid/{n}.jpg\n" for n in range(5)) + "5,\n")
+    source = ParquetSource(str(urls), limit=2)
+    assert [source.is_gone(f"row:{n}") for n in range(7)] == [False] * 5 + [True] * 2
+    urls.write_text("id,url\n3,https://host.invalid/3.jpg\n")
+    again = ParquetSource(str(urls), limit=2)
+    assert [again.is_gone(f"row:{n}") for n in range(7)] == [True] * 3 + [False] + [True] * 3
+    assert not again.forgets("0")
+    urls.unlink()
+    with pytest.raises(UserError, match="no file"):
+        ParquetSource(str(urls)).is_gone("row:3")

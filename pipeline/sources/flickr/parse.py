@@ -44,7 +44,7 @@ class Page:
 
 
 def read_page(answer: dict[str, Any]) -> Page:
-    """The page in an answer of people.getPublicPhotos or photosets.getPhotos; ValueError where there is none."""
+    """The page in the answer of a method that lists photos; ValueError where there is none."""
     body = answer.get("photos") or answer.get("photoset")
     if not isinstance(body, dict) or not isinstance(body.get("photo"), list):
         raise ValueError("no list of photos")
@@ -62,27 +62,95 @@ def read_page(answer: dict[str, Any]) -> Page:
 
 
 def read_user_id(answer: dict[str, Any]) -> str:
-    """The NSID in an answer of urls.lookupUser; ValueError where there is none."""
-    user = answer.get("user")
-    nsid = _text(user.get("id")) if isinstance(user, dict) else None
+    """The NSID in an answer of urls.lookupUser or people.getInfo; ValueError where there is none."""
+    return _id(answer.get("user") or answer.get("person"), "user")
+
+
+def read_group_id(answer: dict[str, Any]) -> str:
+    """The NSID in an answer of urls.lookupGroup; ValueError where there is none."""
+    return _id(answer.get("group"), "group")
+
+
+def _id(body: Any, what: str) -> str:
+    nsid = _text(body.get("id")) if isinstance(body, dict) else None
     if nsid is None:
-        raise ValueError("no user id")
+        raise ValueError(f"no {what} id")
     return nsid
 
 
 def read_sizes(answer: dict[str, Any]) -> list[Size]:
     """The uncropped pictures in an answer of photos.getSizes, smallest first; ValueError where there is no list."""
+    return _sorted_sizes([(p.get("source"), p.get("width"), p.get("height")) for p in _pictures(answer)])
+
+
+def read_renditions(answer: dict[str, Any]) -> dict[str, Any]:
+    """What a row in a list would say of the pictures in an answer of photos.getSizes: url_m, width_m, height_m, …"""
+    row: dict[str, Any] = {}
+    for picture in _pictures(answer):
+        # Each names the page that shows it, which ends in its letter: …/photos/george/53614830885/sizes/3k/
+        page = re.search(r"/sizes/(\w+)/?$", _text(picture.get("url")) or "")
+        if page:
+            row |= {
+                f"{part}_{page[1]}": picture.get(name)
+                for part, name in (("url", "source"), ("width", "width"), ("height", "height"))
+            }
+    return row
+
+
+def _pictures(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The uncropped pictures, as they stand there."""
     body = answer.get("sizes")
     if not isinstance(body, dict) or not isinstance(body.get("size"), list):
         raise ValueError("no list of sizes")
-    pictures = [
+    return [
         entry
         for entry in body["size"]
         if isinstance(entry, dict)
         and entry.get("label") not in ("Square", "Large Square")  # cropped
         and entry.get("media") != "video"
     ]
-    return _sorted_sizes([(p.get("source"), p.get("width"), p.get("height")) for p in pictures])
+
+
+def read_info(answer: dict[str, Any]) -> dict[str, Any]:
+    """The photo in an answer of photos.getInfo as its row in a list would be, but for its pictures.
+
+    ValueError where there is none. What a row has no place for stays in it as `info`.
+    """
+    info = answer.get("photo")
+    if not isinstance(info, dict) or photo_number(info) is None:
+        raise ValueError("no photo")
+    owner, dates, place = (_object(info.get(name)) for name in ("owner", "dates", "location"))
+    tags = _object(info.get("tags")).get("tag")
+    tags = [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
+    told = [(_text(tag), _integer(tag.get("machine_tag"))) for tag in tags]
+    same = ("id", "secret", "server", "farm", "license", "views", "media", "originalsecret", "originalformat")
+    return {
+        **{name: info[name] for name in (*same, "safety_level", "rotation", "description") if name in info},
+        "title": _text(info.get("title")),
+        "ispublic": _object(info.get("visibility")).get("ispublic"),
+        "owner": owner.get("nsid"),
+        "ownername": owner.get("username"),
+        "realname": owner.get("realname"),
+        "pathalias": owner.get("path_alias"),
+        "dateupload": dates.get("posted") or info.get("dateuploaded"),
+        "lastupdate": dates.get("lastupdate"),
+        "datetaken": dates.get("taken"),
+        "datetakengranularity": dates.get("takengranularity"),
+        "datetakenunknown": dates.get("takenunknown"),
+        "tags": " ".join(tag for tag, _ in told if tag),  # as in lists, where these hold the machine tags too
+        "machine_tags": " ".join(tag for tag, machine in told if tag and machine),
+        **{name: place.get(name) for name in ("latitude", "longitude", "accuracy")},
+        "info": info,
+    }
+
+
+def is_public(row: dict[str, Any]) -> bool:
+    """Whether everybody may see the photo in this row, which is so where Flickr does not deny it."""
+    return _integer(row.get("ispublic")) != 0
+
+
+def uploaded_at(row: Any) -> datetime | None:
+    return _moment(row.get("dateupload")) if isinstance(row, dict) else None
 
 
 def photo_number(row: Any) -> str | None:
@@ -110,7 +178,7 @@ def parse_photo(row: dict[str, Any], page: Page, *, source: str, observed_at: da
         machine_tags=tuple((_text(row.get("machine_tags")) or "").split()),
         date_taken=taken,
         date_granularity=granularity,
-        uploaded_at=_moment(row.get("dateupload")),
+        uploaded_at=uploaded_at(row),
         updated_at=_moment(row.get("lastupdate")),
         latitude=latitude,
         longitude=longitude,
@@ -163,6 +231,10 @@ def _sorted_sizes(offers: list[tuple[Any, ...]]) -> list[Size]:
 def _pixels(value: Any) -> int | None:
     pixels = _integer(value)
     return pixels if pixels is not None and 0 < pixels < 2**31 else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _moment(value: Any) -> datetime | None:

@@ -1,0 +1,20 @@
+"""The sources that the runbook shows are ones that load."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from pipeline import config
+from pipeline.sources.flickr import FlickrSource
+
+RUNBOOK = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding="utf-8")
+
+
+def test_the_ways_to_name_photos_load_and_are_all_shown() -> None:
+    [block] = re.findall(r"^```yaml\n(sources:\n.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
+    sources = config.parse({"archive": "./a", **yaml.safe_load(block)}).sources
+    assert all(isinstance(source, FlickrSource) for source in sources)
+    assert len({source.name for source in sources}) == len(sources)
+    for way in ("user", "url", "search", "list"):
+        assert any(getattr(source, way) for source in sources), way
