@@ -22,6 +22,8 @@ from pipeline.gate import Pacer, retry_after
 from pipeline.photo import TryLater, UserError
 
 LOG = logging.getLogger(__name__)
+for chatty in ("oauthlib", "requests_oauthlib", "flickrapi"):
+    logging.getLogger(chatty).setLevel(logging.WARNING)  # their DEBUG tells keys and signed headers
 
 TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds of silence while reading
 BODY_S = 120.0  # seconds for a whole answer: one that drips is never silent for long
@@ -91,6 +93,7 @@ class Client:
         session.headers["User-Agent"] = f"tintype/{__version__}" + (f" ({contact})" if contact else "")
         session.hooks["response"] += [_refuse_status, _read_whole]
         self._api.flickr_oauth.session = session  # else one is shared by all instances in the process
+        self._secrets = (key, secret)
         self._gate = gate
         self._sleep = sleep
         self._clock = clock
@@ -128,7 +131,7 @@ class Client:
         try:
             answer = self._api.do_flickr_call(f"flickr.{method}", **parameters)
         except FlickrError as error:  # stat: fail
-            raise Fault(str(error), code=error.code) from None
+            raise Fault(self._redacted(str(error)), code=error.code) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             # Not its text, which may hold the URL with what was asked.
             raise Fault(f"no answer: {type(error).__name__}") from None
@@ -141,6 +144,12 @@ class Client:
             return read(answer)
         except ValueError as error:
             raise Fault(f"an answer without what was asked for: {error}") from None
+
+    def _redacted(self, text: str) -> str:
+        """Flickr's words without our key, which its refusals quote."""
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return text
 
 
 def connect(*, api_url: str, gate: Pacer, contact: str | None) -> Client:
