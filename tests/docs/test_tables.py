@@ -106,7 +106,8 @@ def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
 def change(archive: Archive) -> None:
     """Edits by the source and by a person, a photo gone, one gone and back, one forgotten."""
     small.change(archive, "flickr:0-0", "title", '"corrected \\"by\\" the source"')
-    small.change(archive, "flickr:0-1", "license_url", "null")
+    small.change(archive, "flickr:0-1", "license", '{"id": "4", "name": "CC BY 2.0", "url": null}')
+    small.change(archive, "flickr:0-2", "title", '"before the row was observed"', days=-1)
     small.change(archive, "flickr:0-2", "visible", "false")
     small.change(archive, "flickr:0-6", "visible", "false")
     small.change(archive, "flickr:0-6", "visible", "true")
