@@ -107,7 +107,8 @@ class Table:
         url = self.part_url(part)
         with storage.scratch(url) as path:
             rows = 0
-            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            # With a checksum in each page, `verify` sees what a disk or a copy has changed.
+            with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
                 for batch in batches:
                     table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
                     for group in _row_groups(table):
