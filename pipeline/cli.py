@@ -19,6 +19,7 @@ from pipeline.plan import plan
 from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.status import status
+from pipeline.upkeep.verify import verify
 from pipeline.work import STEPS
 
 if TYPE_CHECKING:
@@ -176,6 +177,19 @@ def search_command(
     else:
         for answer in answers:
             out.print(terminal.hits(answer), highlight=False)
+
+
+@app.command("verify")
+def verify_command(archive: ArchiveName, as_json: Json = False) -> None:
+    """Read all that an archive holds, decode every picture, and say what is wrong and which command mends it."""
+    there = Archive.open(archive_url(archive))
+    with progress.Progress(err) as shown:
+        said = verify(there, shown.report)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(terminal.verified(said), highlight=False)
+    raise typer.Exit(1 if said["problems"] else 0)
 
 
 class ExportKind(StrEnum):

@@ -198,6 +198,18 @@ def exported(said: Mapping[str, Any]) -> RenderableType:
     return Text("\n".join(lines))
 
 
+def verified(said: Mapping[str, Any]) -> RenderableType:
+    """What `tintype verify` found, for people."""
+    read = f"{count(said['parts'], 'part')}, {count(said['rows'], 'row')}, {count(said['pictures'], 'picture')}"
+    lines = [Text(f"{said['archive']}: read {read}")]
+    for found in said["problems"]:
+        part = "" if found["part"] is None else f" part {found['part']}"
+        lines += [Text(f"{found['table']}{part}: {found['problem']}"), Text(f"  to mend it: {found['remedy']}")]
+    lines += [Text(f"note: {note['table']}: {note['note']}") for note in said["notes"]]
+    lines.append(Text(count(len(said["problems"]), "problem") if said["problems"] else "no problem found"))
+    return Group(*lines)
+
+
 def described(said: Sequence[Mapping[str, Any]]) -> RenderableType:
     """`tintype describe` for people."""
     lines = []

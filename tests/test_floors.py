@@ -17,6 +17,7 @@ FLOORS = [
     ["rollup"],
     ["sources", "models", "indexes"],
     ["stages"],
+    ["upkeep"],
     ["search", "status"],
     ["work"],
     ["placement"],

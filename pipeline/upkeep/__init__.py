@@ -1,0 +1,1 @@
+"""What keeps an archive right for years: whether it is whole, and whose its pictures are."""
