@@ -30,10 +30,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """What was read of a part: its receipt, and its rows' ids."""
+    """What was read of a part: its receipt, its rows' ids, and whether nothing is wrong with any row by itself."""
 
     receipt: dict[str, Any]
     keys: pa.Table
+    sound: bool
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Inspection:
     Attributes:
         parts: table → numbers of its parts
         forgotten: string[n], ids of the forgotten photos
-        sound: (table, part) → write id, of parts whose rows are where they belong
+        sound: (table, part) → write id, of parts whose rows are as they should be
         made: table → fact of its making ("precision", "torch", …) → value → parts that have it
         counts: of the parts and rows read, and of the pictures decoded
     """
@@ -165,7 +166,7 @@ def read_part(
         shown = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
         remedy = "`tintype forget ARCHIVE`" if what == FORGOTTEN else seen.remedy(name, part)
         seen.problem(name, part, f"{count(len(ids), 'row')}: {what} ({shown})", remedy)
-    read = Part(receipt, pa.concat_tables(keys))
+    read = Part(receipt, pa.concat_tables(keys), not found)
     if receipt and receipt.get("rows") != read.keys.num_rows:
         told = f"{count(read.keys.num_rows, 'row')}, its receipt says {receipt.get('rows')}"
         seen.problem(name, part, told, seen.remedy(name, part))

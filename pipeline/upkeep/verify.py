@@ -140,7 +140,7 @@ def _place(seen: Inspection, name: str, part: int, read: Part, asked: Part | Non
         faults.append(f"it was made of another writing of {made_of} part {part} than is there")
     for fault in faults:
         seen.problem(name, part, fault, seen.remedy(name, part))
-    if not faults:
+    if read.sound and not faults:
         seen.sound[name, part] = read.receipt.get("write_id", "")
 
 
