@@ -18,7 +18,7 @@ from pipeline.models.settings import ABOUT
 from pipeline.stages import index as stage
 from pipeline.upkeep.inspection import KEYS, Inspection, Unreadable, count, opened, reading, row_groups
 
-CARD = {"build", "bytes", "photos", "rows", "kind", "of", "identity", "parts"}  # what is read of a card
+CARD = {"build", "bytes", "photos", "rows", "kind", "of", "identity", "captions", "parts"}  # what is read of a card
 NEAR = 1e-6  # that numbers of a vector may differ from those indexed: float32 sums taken in another order do
 
 
@@ -88,7 +88,7 @@ def is_json(data: bytes) -> bool:
 # --- indexes ----------------------------------------------------------------------------------------------------------
 
 
-def indexes(seen: Inspection) -> None:
+def indexes(seen: Inspection, identities: Mapping[str, Mapping[str, Any]]) -> None:
     """Enter what is wrong with the builds in use, and forgotten photos in any; note what is out of date."""
     for of in storage.names(storage.join(seen.archive.url, "index")):
         name = f"index/{of}"
@@ -106,6 +106,8 @@ def indexes(seen: Inspection) -> None:
             seen.problem(name, None, "the card of the build in use is damaged", _build_anew(name, build))
         else:
             _build(seen, name, card)
+            if _is_stale(seen, card, identities):
+                seen.note(name, "older than its tables: `tintype index CONF` renews it")
         for build in builds:
             _forgotten_in(seen, name, of, build, in_use=(card or {}).get("build") == build)
 
@@ -115,7 +117,7 @@ def _build_anew(name: str, build: str) -> str:
 
 
 def _build(seen: Inspection, name: str, card: dict[str, Any]) -> None:
-    """The build in use: its files, their rows, its vectors, and whether it is as new as its tables."""
+    """The build in use: its files, their rows, and its vectors."""
     folder = stage.folder(seen.archive, card["of"], card["build"])
     remedy = _build_anew(name, card["build"])
     for file, size in card["bytes"].items():
@@ -140,8 +142,6 @@ def _build(seen: Inspection, name: str, card: dict[str, Any]) -> None:
         seen.problem(name, None, str(error), remedy)
     except Unreadable as error:
         seen.problem(name, None, f"photos.parquet {error}", remedy)
-    if _is_stale(seen, card):
-        seen.note(name, "older than its tables: `tintype index CONF` renews it")
 
 
 @contextmanager
@@ -164,10 +164,11 @@ def _build_rows(seen: Inspection, card: dict[str, Any], index: faiss_indexes.Ind
         places = here["row_id"].to_numpy() - (part << schemas.ROW_BITS)
         if part not in seen.parts.get("photos", []):
             raise faiss_indexes.Damaged(f"holds rows of part {part}, which the archive does not have")
-        if ("photos", part) in seen.sound:
-            photo_ids = seen.archive.table("photos").read(part, ["photo_id"])["photo_id"]
-            if places.max() >= len(photo_ids) or not photo_ids.take(pa.array(places)).equals(here["photo_id"]):
-                raise faiss_indexes.Damaged(f"its row ids in part {part} are of other photos in the archive")
+        if ("photos", part) not in seen.sound:
+            continue
+        photo_ids = seen.archive.table("photos").read(part, ["photo_id"])["photo_id"]
+        if places.max() >= len(photo_ids) or not photo_ids.take(pa.array(places)).equals(here["photo_id"]):
+            raise faiss_indexes.Damaged(f"its row ids in part {part} are of other photos in the archive")
         # A part that was made anew has vectors of its own, and the build is stale.
         if seen.sound.get((table, part), "") == card["parts"].get(table, {}).get(str(part)) and card["kind"] == "flat":
             _compare(seen.archive.table(table).read(part, ["row_id", "embedding"]).take(pa.array(places)), index)
@@ -186,8 +187,13 @@ def _compare(rows: pa.Table, index: faiss_indexes.Index) -> None:
             raise faiss_indexes.Damaged(f"the vector of row {row_id} in index.faiss is not that of its table")
 
 
-def _is_stale(seen: Inspection, card: dict[str, Any]) -> bool:
-    """Whether tables have gone on since a build; of parts that are not sound nothing is known."""
+def _is_stale(seen: Inspection, card: dict[str, Any], identities: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether tables have gone on since a build; of those that are not sound nothing is known."""
+    made_with = {f"embeddings/{card['of']}": card["identity"]}
+    if card["captions"]:
+        made_with[f"captions/{card['captions']['table']}"] = card["captions"]["identity"]
+    if any(identities.get(name) and identities[name] != made for name, made in made_with.items()):
+        return True
     for name, made_of in card["parts"].items():
         now = {str(part) for part in seen.parts.get(name, [])}
         sound = {str(part): write_id for (table, part), write_id in seen.sound.items() if table == name}
@@ -205,7 +211,8 @@ def _forgotten_in(seen: Inspection, name: str, of: str, build: str, in_use: bool
                 held += pc.sum(pc.is_in(rows["photo_id"], value_set=seen.forgotten)).as_py() or 0
     except Unreadable as error:
         if not in_use:  # else it is a problem already
-            seen.note(name, f"build {build} is not in use and not whole ({error}): delete that folder")
+            told = f"build {build} is not in use and not whole ({error})"
+            seen.note(name, f"{told}: delete its folder, unless `tintype index` is just making it")
         return
     if held:
         told = f"build {build} holds {count(held, 'photo')} that {'is' if held == 1 else 'are'} forgotten"

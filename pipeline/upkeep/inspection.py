@@ -203,7 +203,11 @@ def _has_columns(seen: Inspection, name: str, part: int, parquet: pq.ParquetFile
     wrong = [column.name for column in schema or schemas.KEY if there.get(column.name) != column.type]
     if wrong:
         told = f"column {', '.join(wrong)} missing, or not of the type in docs/tables.md"
-        seen.problem(name, part, told, seen.remedy(name, part))
+        remedy = seen.remedy(name, part)
+        if wrong == ["embedding"]:
+            told = "no column of vectors with the dim that its table.json says"
+            remedy = f"restore {name}/table.json from a backup, if all its parts have this problem; else {remedy}"
+        seen.problem(name, part, told, remedy)
     return not wrong
 
 

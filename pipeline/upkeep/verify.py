@@ -16,7 +16,7 @@ from pipeline import schemas
 from pipeline.archive import Archive
 from pipeline.imaging import Checker, cpus
 from pipeline.upkeep import builds, rows
-from pipeline.upkeep.inspection import Inspection, Part, Report, count, read_part
+from pipeline.upkeep.inspection import Inspection, Part, Report, count, part_name, read_part
 from pipeline.upkeep.rows import Fault
 
 
@@ -39,7 +39,7 @@ def verify(archive: Archive, report: Report = lambda stage, receipt: None) -> di
             _aligned(seen, part, identities, checker, pool)
     _pending(seen)
     _mixtures(seen)
-    builds.indexes(seen)
+    builds.indexes(seen, identities)
     builds.weights(seen, identities)
     counts = {key: seen.counts[key] for key in ("parts", "rows", "pictures")}
     return {"archive": archive.url, **counts, "problems": seen.problems, "notes": seen.notes}
@@ -107,8 +107,8 @@ def _derived(
     """One part of embeddings or captions, beside the rows asked for and the images that it was made of."""
     if "images" not in seen.parts or part not in seen.parts["images"]:
         told = f"there is no part {part} of images, of which it was made"
-        again = f"delete {name}/part-{part:06d}.parquet too, `tintype fetch CONF` and `tintype annotate CONF`"
-        seen.problem(name, part, told, f"restore that from a backup; or {again}")
+        again = f"delete {part_name(name, part)}, then `tintype fetch CONF` and `tintype annotate CONF`"
+        seen.problem(name, part, told, f"restore {part_name('images', part)} from a backup; or {again}")
     is_captions = name.startswith("captions/")
     schema = schemas.CAPTIONS if is_captions else schemas.embeddings(identity["dim"]) if identity else None
 

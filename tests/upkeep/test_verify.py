@@ -310,6 +310,21 @@ def test_mixed_precisions_are_worth_knowing(archive: Archive) -> None:
     assert note["note"].startswith("parts differ in device cpu (3 parts), cuda (1 part); torch 1.0 (1 part), ")
 
 
+def test_a_table_json_that_changed(archive: Archive) -> None:
+    """What no longer fits all parts is more likely wrong itself; what nothing tells apart makes the index stale."""
+    path = Path(archive.url) / EMBEDDINGS / "table.json"
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps(made | {"weights_license": "other"}))
+    said = verify(archive)
+    assert said["problems"] == []
+    assert said["notes"] == [{"table": "index/tiny", "note": "older than its tables: `tintype index CONF` renews it"}]
+    path.write_text(json.dumps(made | {"dim": made["dim"] + 1}))
+    found = problems(archive)
+    assert [found[:2] for found in found] == [(EMBEDDINGS, part) for part in range(4)]
+    assert {found[2] for found in found} == {"no column of vectors with the dim that its table.json says"}
+    assert all(found[3].startswith(f"restore {EMBEDDINGS}/table.json from a backup, if all ") for found in found)
+
+
 def test_a_precision_that_was_fixed(archive: Archive) -> None:
     rewrite(archive, CAPTIONS, 1, precision="bf16")
     problem, remedy = the_problem(archive, CAPTIONS, 1)
@@ -416,6 +431,14 @@ def test_an_index_of_other_photos(archive: Archive, build: Path) -> None:
     for name in ALIGNED:
         rewrite(archive, name, 1, lambda rows: rows.set_column(1, schemas.KEY[1], ids))
     assert index_problem(archive, build) == "its row ids in part 1 are of other photos in the archive"
+
+
+def test_a_build_that_is_not_there(archive: Archive, build: Path, conf: str) -> None:
+    (build.parent / "CURRENT").write_text(build.name[:-1])
+    problem, remedy = the_problem(archive, "index/tiny", None)
+    assert problem == "CURRENT names a build that is not there, or not whole"
+    carry_out(remedy, archive, conf)
+    assert problems(archive) == []
 
 
 def test_a_damaged_card(archive: Archive, build: Path) -> None:
