@@ -16,6 +16,7 @@ from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
+from pipeline.upkeep.inspection import count
 
 if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a status has no use for
     from pipeline.run import Summary, Weights
@@ -23,10 +24,6 @@ if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a sta
 
 WATCH_S = 5.0  # between looks
 CREDITS = 5  # shown of many
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableType:
