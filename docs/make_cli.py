@@ -27,7 +27,8 @@ from the environment only. Results go to standard output, progress and warnings 
 | 2 | the request is wrong, or a source refuses: one line says why and what to do |
 | 130 | interrupted; the same command goes on where it stopped |
 
-`docs/running.md` says what to do about each. `docs/tables.md` describes what `--json` prints.
+Of `verify`, 1 says that it found problems. `docs/running.md` says what to do about each status, `docs/tables.md`
+describes what `--json` prints.
 """
 
 

@@ -21,7 +21,8 @@ from pipeline.search import Query
 from pipeline.sources.flickr import address
 from pipeline.stages import index
 from pipeline.status import status
-from pipeline.upkeep import correct, forget
+from pipeline.upkeep import correct, forget, rights
+from pipeline.upkeep.verify import verify
 from pipeline.work import STEPS
 
 if TYPE_CHECKING:
@@ -187,6 +188,43 @@ def search_command(
     else:
         for answer in answers:
             out.print(terminal.hits(answer), highlight=False)
+
+
+@app.command("verify")
+def verify_command(archive: ArchiveName, as_json: Json = False) -> None:
+    """Read the whole archive, and say what is damaged and which command mends it."""
+    there = Archive.open(archive_url(archive))
+    with progress.Progress(err) as shown:
+        said = verify(there, shown.report)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(terminal.verified(said), highlight=False)
+    raise typer.Exit(1 if said["problems"] else 0)
+
+
+@app.command("rights")
+def rights_command(
+    archive: ArchiveName,
+    csv: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="Write a row a photo, for spreadsheets.")
+    ] = None,
+    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to read or print.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the live photos by licence, and write a line of credit for each."""
+    there = Archive.open(archive_url(archive))
+    found = rights.by_licence(there)
+    if csv:
+        rights.write_csv(csv, found)
+    if html:
+        rights.write_html(html, there, found)
+    for path in filter(None, (csv, html)):
+        print(f"tintype: wrote the credits {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(rights.summary(there, found), ensure_ascii=False))
+    else:
+        out.print(terminal.rights(rights.summary(there, found), rights.credits(found), archive), highlight=False)
 
 
 class ExportKind(StrEnum):

@@ -9,32 +9,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
-from urllib.parse import urlsplit
 
-from pipeline import imaging
+from pipeline import imaging, page
 from pipeline.photo import Hit
 from pipeline.search import Answer, Build, Picture, in_words
 
 THUMBNAIL = 480  # pixels, long edge: shown at about 320, and sharp on finer screens
-FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc."
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
-:root { color-scheme: light dark; --paper: #faf8f3; --ink: #1e1b17; --soft: #6a6359; --rule: #dcd5c8; --mat: #efeae0;
-  --link: #7b3a1c; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif;
-  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #171512; --ink: #ece6dc; --soft: #a59c8f; --rule: #38332c; --mat: #26221d; --link: #e0a27f; } }
-* { box-sizing: border-box; margin: 0; }
-html { -webkit-text-size-adjust: 100%; }
-body { background: var(--paper); color: var(--ink); font: 400 1rem/1.5 var(--serif); overflow-wrap: anywhere;
-  max-width: 88rem; margin: 0 auto; padding: 0 clamp(1.25rem, 5vw, 4rem); }
-a { color: inherit; text-decoration-color: var(--rule); text-underline-offset: .2em; text-decoration-thickness: 1px; }
-a:hover { color: var(--link); text-decoration-color: currentColor; }
-a:focus-visible { outline: 2px solid var(--link); outline-offset: 3px; border-radius: 1px; }
-.masthead { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 2rem; padding: 1.75rem 0 .9rem;
-  border-bottom: 1px solid var(--rule); font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
-.masthead h1 { font: inherit; letter-spacing: .04em; color: var(--ink); }
 nav ol { columns: 18rem; column-gap: 2.5rem; padding: 1.5rem 0 0 1.4rem; }
 nav li { break-inside: avoid; padding: .1rem 0 .1rem .3rem; }
 nav li::marker, .place { font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; color: var(--soft); }
@@ -61,10 +42,6 @@ h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: prett
 .machine { margin-top: .15rem; }
 .facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
 .none { color: var(--soft); font-style: italic; }
-footer { margin-top: 4rem; padding: 1rem 0 3rem; border-top: 1px solid var(--rule); color: var(--soft);
-  font: 400 .8125rem/1.6 var(--sans); }
-footer p { max-width: 75ch; }
-footer p + p { margin-top: .5rem; }
 @media print { .hits { grid-template-columns: repeat(3, 1fr); } li { break-inside: avoid; } }
 """
 
@@ -86,10 +63,7 @@ def render(build: Build, answers: Sequence[Answer]) -> str:
         )
     title = in_words(answers[0]) if len(answers) == 1 else f"{len(answers)} queries"
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · Tintype</title><style>{STYLE}</style></head><body>"
+        f"{page.head(title, STYLE)}"
         f"{_masthead(build)}{_contents(answers)}<main>{''.join(sections)}</main>{_footer(build, answers)}"
         "</body></html>\n"
     )
@@ -154,30 +128,15 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None) -> str:
             f'<p class="machine">Caption written by {escape(writer)}</p>'
         )
     dated = _date(hit.date_taken, granularity) if hit.date_taken else None
-    credit = " · ".join(escape(fact) for fact in (dated, hit.owner, _host(hit.page_url)) if fact)
+    credit = " · ".join(escape(fact) for fact in (dated, hit.owner, page.host(hit.page_url)) if fact)
     licence = hit.license_name or hit.license_url or "No licence stated: ask before you use it"
-    rights = _link(hit.license_url, escape(licence))
+    rights = page.link(hit.license_url, escape(licence))
     return (
         f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
         f'<p class="place"><span>{hit.rank}</span><span title="cosine with the query">{hit.score:.3f}</span></p>'
-        f'<h3 dir="auto">{_link(hit.page_url, title)}</h3>{caption}'
+        f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
     )
-
-
-def _link(url: str | None, shown: str) -> str:
-    """`shown` (HTML already) as a link, where `url` is one a page may lead to."""
-    return f'<a href="{escape(url)}">{shown}</a>' if url and _host(url) else shown
-
-
-def _host(url: str | None) -> str | None:
-    """The host of an http(s) URL; None for anything else, such as javascript:."""
-    if not url or not re.match(r"https?://", url):
-        return None
-    try:
-        return (urlsplit(url).hostname or "").removeprefix("www.") or None
-    except ValueError:  # brackets that are no IPv6 address
-        return None
 
 
 def _date(date: str, granularity: str | None) -> str:
@@ -206,5 +165,5 @@ def _footer(build: Build, answers: Sequence[Answer]) -> str:
     if any(hit.caption and not hit.caption_by for hit in hits):
         notes.append("The captions in italics were written by a machine and checked by nobody.")
     if any(hit.photo_id.startswith("flickr:") for hit in hits):
-        notes.append(FLICKR_NOTICE)
+        notes.append(page.FLICKR_NOTICE)
     return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"

@@ -1,9 +1,10 @@
 """What commands print for people: summaries, status and hits, as Rich renderables."""
 
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -18,16 +19,14 @@ from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
 from pipeline.upkeep.forget import Removed
+from pipeline.upkeep.inspection import count
 
 if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a status has no use for
     from pipeline.run import Summary, Weights
 
 
 WATCH_S = 5.0  # between looks
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+CREDITS = 5  # shown of many
 
 
 def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableType:
@@ -227,6 +226,38 @@ def forgotten(archive: Archive, asked: Collection[str], unknown: Collection[str]
         )
         lines.append("    copies of the index that searches made on other machines, in ~/.cache/tintype")
     return Text("\n".join(lines))
+
+
+def verified(said: Mapping[str, Any]) -> RenderableType:
+    """What `tintype verify` found, for people."""
+    read = f"{count(said['parts'], 'part')}, {count(said['rows'], 'row')}, {count(said['pictures'], 'picture')}"
+    lines = [Text(f"{said['archive']}: read {read}")]
+    for found in said["problems"]:
+        part = "" if found["part"] is None else f" part {found['part']}"
+        lines += [Text(f"{found['table']}{part}: {found['problem']}"), Text(f"  to mend it: {found['remedy']}")]
+    lines += [Text(f"note: {note['table']}: {note['note']}") for note in said["notes"]]
+    lines.append(Text(count(len(said["problems"]), "problem") if said["problems"] else "no problem found"))
+    return Group(*lines)
+
+
+def rights(said: Mapping[str, Any], credits: Iterator[str], archive: str) -> RenderableType:
+    """Licences with their counts, and the first lines of credit."""
+    head = Text(f"{said['archive']}: {count(said['photos'], 'live photo')}, {said['restricted']:,} restricted", "bold")
+    table = Table(box=None, pad_edge=False)
+    for column in ("photos", "licence", "id", "URL", "", "observed"):
+        table.add_column(column, justify="right" if column == "photos" else "left", overflow="fold")
+    for licence in said["licenses"]:
+        shown = [licence[key] or "" for key in ("name", "id", "url")]
+        shown[0] = shown[0] or ("" if licence["url"] else "licence unknown")
+        mark = "restricted" if licence["restricted"] else ""
+        cells = (f"{licence['photos']:,}", *shown, mark, (licence["last_observed"] or "")[:10])
+        table.add_row(*map(Text, cells))
+    first = list(itertools.islice(credits, CREDITS))
+    lines = [Text(f"  {line}") for line in first]
+    if said["photos"] > len(first):
+        more = said["photos"] - len(first)
+        lines.append(Text(f"  and {more:,} more: tintype rights {archive} --csv FILE --html FILE writes them all"))
+    return Group(head, table, Text(""), *lines, *(Text(line) for line in [said["notice"]] if line))
 
 
 def described(said: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -1,5 +1,6 @@
 """A small archive, pictures, vectors and captions in it, for tests of what is built on top of them."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
@@ -68,9 +69,16 @@ def add_pictures(
             data = jpeg((row_id % 256, part * 40 % 256, 90))
             image |= {"image": {"bytes": data, "path": None}, "format": "jpeg", "width": 120, "height": 80}
             image |= {"store": "original", "source_url": f"https://host/{row_id}.jpg", "fetched_at": MOMENT}
+            image |= {"source_size": len(data), "source_sha256": hashlib.sha256(data).hexdigest()}
         images.append(image)
     assert archive.table("photos").write(part, [pa.Table.from_pylist(rows, schemas.PHOTOS)], {}, schemas.PHOTOS)
-    assert archive.table("images").write(part, [pa.Table.from_pylist(images, schemas.IMAGES)], {}, schemas.IMAGES)
+    receipt = made_of(archive, "photos", part)
+    assert archive.table("images").write(part, [pa.Table.from_pylist(images, schemas.IMAGES)], receipt, schemas.IMAGES)
+
+
+def made_of(archive: Archive, name: str, part: int) -> dict[str, Any]:
+    """The receipt of a part that was made of this one."""
+    return {"source_write_id": archive.table(name).receipt(part)["write_id"]}
 
 
 def add_vectors(archive: Archive, part: int, vectors: list[Any], name: str = "tiny") -> None:
@@ -83,7 +91,7 @@ def add_vectors(archive: Archive, part: int, vectors: list[Any], name: str = "ti
         {"embedding": vector, "problem": None if vector is not None else "non_finite", **key}
         for vector, key in zip(vectors, ids.to_pylist(), strict=True)
     ]
-    assert table.write(part, [pa.Table.from_pylist(rows, schema)], {}, schema)
+    assert table.write(part, [pa.Table.from_pylist(rows, schema)], made_of(archive, "images", part), schema)
 
 
 def add_captions(archive: Archive, part: int, name: str = "tiny") -> None:
@@ -94,7 +102,8 @@ def add_captions(archive: Archive, part: int, name: str = "tiny") -> None:
         {**key, "caption": f"caption of {key['photo_id']}", "logprob": -1.5, "cosine": 0.25, "model": "test-captioner"}
         for key in archive.table("photos").read(part, ["row_id", "photo_id"]).to_pylist()
     ]
-    assert table.write(part, [pa.Table.from_pylist(rows, schemas.CAPTIONS)], {}, schemas.CAPTIONS)
+    receipt = made_of(archive, "images", part)
+    assert table.write(part, [pa.Table.from_pylist(rows, schemas.CAPTIONS)], receipt, schemas.CAPTIONS)
 
 
 def forget(archive: Archive, photo_id: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import contact_sheet, search
 from pipeline.archive import Archive
+from pipeline.page import FLICKR_NOTICE, STYLE
 from pipeline.search import Build, Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
@@ -78,7 +79,7 @@ def test_a_hit_shows_picture_caption_rights_and_the_way_home(build: Build) -> No
     assert {link["href"] for link in page.all("a")} == {hit.page_url, hit.license_url}
     (picture,) = page.all("img")
     assert picture["alt"] == f"caption of {hit.photo_id} (described by a machine)"
-    assert contact_sheet.FLICKR_NOTICE in page.text
+    assert FLICKR_NOTICE in page.text
 
 
 def test_it_asks_nobody_for_anything(build: Build) -> None:
@@ -87,7 +88,7 @@ def test_it_asks_nobody_for_anything(build: Build) -> None:
     assert len(sources) == 6 + 6 + 1
     assert all(re.fullmatch(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", source or "") for source in sources)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
-    assert not re.search(r"url\(|@import", contact_sheet.STYLE)
+    assert not re.search(r"url\(|@import", STYLE + contact_sheet.STYLE)
     assert "default-src 'none'" in str(page.all("meta"))
 
 
@@ -138,7 +139,7 @@ def test_no_rights_no_captions_no_flickr(tmp_path: Path) -> None:
     assert page.all("img")[0]["alt"] == "file:a.jpg"
     assert page.all("a") == []
     assert "machine" not in page.text
-    assert contact_sheet.FLICKR_NOTICE not in page.text
+    assert FLICKR_NOTICE not in page.text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 FLOORS = [
     ["__init__"],
     ["photo", "gate", "logs"],
-    ["schemas", "storage", "pixels"],
+    ["schemas", "storage", "pixels", "page"],
     ["archive", "imaging"],
     ["rollup"],
     ["sources", "models", "indexes"],

@@ -8,6 +8,8 @@ from pipeline.photo import UserError
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Generation = Literal["beam", "greedy", "clean"]
 
+ABOUT = "about.json"  # in a folder of weights, written last: its presence says that the others are there
+
 # Licences of the weights that our configurations name, as their model cards state them.
 LICENSES = {
     ("coca_ViT-L-14", "laion2b_s13b_b90k"): "MIT",

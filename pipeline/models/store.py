@@ -6,9 +6,8 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.models import openclip, settings, weights
+from pipeline.models.settings import ABOUT
 from pipeline.photo import UserError
-
-ABOUT = "about.json"  # written last: its presence says that the others are there
 
 
 def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: str) -> None:

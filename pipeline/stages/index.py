@@ -252,7 +252,7 @@ def _write_photos(
     captioned = set(captions.parts()) if captions else set()
     url = storage.join(here, "photos.parquet")
     with storage.scratch(url) as path:
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
             for part in parts:
                 place = _slice(row_ids, part)
                 rows = live.slice(place.start, place.stop - place.start)

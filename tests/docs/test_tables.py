@@ -17,6 +17,8 @@ from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
 from pipeline.status import status
+from pipeline.upkeep import rights
+from pipeline.upkeep.verify import verify
 from tests import small_archive as small
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
@@ -182,6 +184,25 @@ def test_the_json_of_status_is_as_documented(folder: Path) -> None:
         for one in said[group].values():
             assert one.keys() <= next(reversed(example[group].values())).keys(), group
     assert {"photos", "images"} <= said["tables"].keys()
+
+
+def test_the_json_of_verify_is_as_documented(folder: Path) -> None:
+    archive = Archive.open(str(folder / "archives" / "demo"))
+    small.change(archive, "flickr:0-0", "colour", "null")
+    said = json.loads(json.dumps(verify(archive)))
+    example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"problems"' in code)
+    assert list(said) == list(example)
+    for group in ("problems", "notes"):
+        assert list(said[group][0]) == list(example[group][0])
+
+
+def test_the_json_of_rights_is_as_documented(folder: Path) -> None:
+    archive = Archive.open(str(folder / "archives" / "demo"))
+    said = json.loads(json.dumps(rights.summary(archive, rights.by_licence(archive))))
+    example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"licenses"' in code)
+    assert list(said) == list(example)
+    assert list(said["licenses"][0]) == list(example["licenses"][0])
+    assert all(f"`{name}`" in DOCUMENT for name in rights.COLUMNS)
 
 
 def test_the_json_of_search_is_as_documented(folder: Path) -> None:
