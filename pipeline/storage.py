@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,19 @@ def scratch(url: str) -> Iterator[Path]:
         return
     folder_here = local_path(url).parent
     folder_here.mkdir(parents=True, exist_ok=True)
-    for old in folder_here.glob(".scratch-*"):
-        with contextlib.suppress(FileNotFoundError):
-            if old.stat().st_mtime < time.time() - STALE_S:
-                old.unlink()
+    _sweep_scratch(folder_here.glob(".scratch-*"), STALE_S)
     path = folder_here / f".scratch-{uuid.uuid4().hex}"
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _sweep_scratch(files: Iterable[Path], older_than_s: float) -> None:
+    for old in files:
+        with contextlib.suppress(FileNotFoundError):
+            if old.stat().st_mtime < time.time() - older_than_s:
+                old.unlink()
 
 
 def create(url: str, data: Path | bytes) -> bool:
@@ -125,7 +129,9 @@ def uploads(url: str) -> list[tuple[str, str, datetime]]:
 
 
 def sweep(url: str, older_than_s: float = STALE_S) -> None:
-    """Abort the unfinished uploads below the folder `url` that killed processes left behind."""
+    """Remove the scratch files, or abort the unfinished uploads, that killed processes left below the folder `url`."""
+    if is_local(url):
+        _sweep_scratch(local_path(url).rglob(".scratch-*"), older_than_s)
     latest = datetime.now(UTC) - timedelta(seconds=older_than_s)
     for key, upload, begun in uploads(url):
         if begun <= latest:

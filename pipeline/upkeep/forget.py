@@ -21,7 +21,7 @@ from pipeline.archive import Archive, Table
 from pipeline.photo import UserError
 from pipeline.stages import index
 
-ORPHAN = timedelta(hours=1)  # a build without a card that is this old belongs to a run that was killed
+ORPHAN = timedelta(hours=1)  # a scratch file, or a build without a card, that is this old is of a run that was killed
 NOWHERE = -1  # row id of a photo that the archive does not hold
 MARKS = {"outcome": "gone", "detail": "forgotten", "problem": "forgotten"}  # what a blanked row says, by column
 KEY = ("row_id", "photo_id")
@@ -98,6 +98,7 @@ def finish(archive: Archive) -> Removed:
     if forgotten:
         blank(archive, forgotten, removed)
         renew(archive, removed)
+        storage.sweep(archive.url, ORPHAN.total_seconds())
     return removed
 
 

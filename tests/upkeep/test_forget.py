@@ -180,6 +180,7 @@ def test_killed_at_any_moment_it_ends_when_run_again(tmp_path: Path) -> None:
         for scratch in Path(archive.url).rglob(".scratch-*"):
             os.utime(scratch, (0, 0))
         forget_all(archive.url, photos)
+        assert not list(Path(archive.url).rglob(".scratch-*"))
         assert not traces(archive, *words)
         assert status(archive)["photos"] == {"live": 34, "gone": 0, "failed": 0, "forgotten": 6}
     assert kills > 3
