@@ -48,14 +48,16 @@ class Progress:
                 f"{stage}: part {said.part} failed\n{said.traceback or said.error}", highlight=False, markup=False
             )
             return
+        if "counts" in said:
+            self.changed[said["source"]] = said["counts"]
+        if "part" not in said:
+            return
         table = said["table"]
         self.rows[table] += said["rows"]
         self.parts[table] += 1
         if table == "images":
             self.outcomes.update(said["outcomes"])
             self.reasons.update(said.get("reasons", {}))
-        if "counts" in said:
-            self.changed[said["source"]] = said["counts"]
         if said.get("note"):
             self.notes.append(f"{said['source']}: {said['note']}")
         if self.live:
