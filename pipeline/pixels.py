@@ -7,9 +7,12 @@ import warnings
 import zlib
 from contextlib import suppress
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageChops, ImageCms, ImageFile, ImageOps
+
+if TYPE_CHECKING:  # it takes half the time that a decoding child needs to start, and few pictures need it
+    pass
 
 # Pillow gives no list of what its decoders raise on bad bytes. These have been seen on fuzzed files.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError,
@@ -81,6 +84,8 @@ def _scaled(image: Image.Image) -> Image.Image:
     Files do not say how much of the range is in use, so full scale is the smallest usual one that holds the brightest
     pixel: 12 bits (cameras and scanners put them into 16), 16, 32; of floats 1, 255, 65,535.
     """
+    import numpy as np
+
     width, height = image.size
     tops = range(0, height, STRIP)
 
@@ -122,7 +127,8 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     ramp = Image.linear_gradient("L")
     probe = Image.merge("RGB", (ramp, ramp.transpose(TURNS[8]), ramp.transpose(TURNS[4]))).convert(mode)
     change = ImageChops.difference(transform.apply(probe), probe.convert("RGB"))
-    return transform if np.asarray(change).max() > 2 else None
+    most = max(band.getextrema()[1] for band in change.split())
+    return transform if most > 2 else None
 
 
 def orientation(image: Image.Image) -> int:

@@ -5,8 +5,9 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, ClassVar, Literal, Protocol
@@ -76,21 +77,44 @@ class Shared(Pacer, Protocol):
     def sizes(self, source: str, photo_id: str) -> list[Size] | None: ...
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The stage as runners want it: called with a part, it does that and answers with its receipt.
+
+    The children that decode serve all parts, until `close`.
+    """
+
+    archive: Archive
+    settings: ImageSettings
+    sources: Mapping[str, Source]
+    shared: Shared
+    checker: Checker = field(default_factory=Checker)
+
+    def __call__(self, part: int) -> list[Receipt]:
+        where, how = (self.archive, part), (self.settings, self.sources)
+        return [fetch_part(*where, *how, gate=self.shared, sizes=self.shared.sizes, checker=self.checker)]
+
+    def close(self) -> None:
+        self.checker.close()
+
+
 def load(
     archive: Archive, settings: ImageSettings, sources: Mapping[str, Source], shared: Shared
 ) -> Callable[[int], list[Receipt]]:
-    """The stage as runners want it: a function that does one part and answers with its receipt."""
-
-    def do(part: int) -> list[Receipt]:
-        return [fetch_part(archive, part, settings, sources, gate=shared, sizes=shared.sizes)]
-
-    return do
+    return Parts(archive, settings, sources, shared)
 
 
 def fetch_part(
-    archive: Archive, part: int, settings: ImageSettings, sources: Mapping[str, Source], *, gate: Pacer, sizes: Sizes
+    archive: Archive,
+    part: int,
+    settings: ImageSettings,
+    sources: Mapping[str, Source],
+    *,
+    gate: Pacer,
+    sizes: Sizes,
+    checker: Checker | None = None,
 ) -> Receipt:
-    """Commit an images part; its receipt, or that of another writer who was first.
+    """Commit an images part; its receipt, or that of another writer who was first. `checker`: None for one of its own.
 
     Beside what every receipt holds: outcomes and reasons with their counts, requests, bytes, seconds by phase (summed
     over the connections), the write id of the photos part, and as `exceptions` those photos that were not fetched, or
@@ -100,7 +124,7 @@ def fetch_part(
     receipt: Receipt = {"source_write_id": photos.receipt(part)["write_id"]}
     rows = photos.read(part, ["row_id", "photo_id", "source", "media", "sizes", "attempt"])
     forgotten = archive.forgotten()
-    with Checker() as checker:
+    with nullcontext(checker) if checker else Checker() as checker:
         batches = fetch_rows(
             rows, settings, sources, gate=gate, sizes=sizes, checker=checker, forgotten=forgotten, receipt=receipt
         )

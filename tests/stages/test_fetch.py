@@ -1,5 +1,6 @@
 """Fetching against a real host and real files: every photo ends as fetched, gone or failed, with the true reason."""
 
+import contextlib
 import hashlib
 import io
 import threading
@@ -399,7 +400,8 @@ def archive(tmp_path: Path) -> Archive:
 def test_a_part_is_fetched_and_committed(host: ImageHost, archive: Archive) -> None:
     archive.table("photos").write(3, [photos(host.url("/a.jpg", Answer(JPEG)), None, part=3)], {}, schemas.PHOTOS)
     shared = Shared({f"flickr:{(3 << 20) + 1}": None})
-    [receipt] = fetch.load(archive, SETTINGS, {SOURCE.name: SOURCE}, shared)(3)
+    with contextlib.closing(fetch.load(archive, SETTINGS, {SOURCE.name: SOURCE}, shared)) as do:
+        [receipt] = do(3)
     images = archive.table("images").read(3)
     assert images["row_id"].to_pylist() == archive.table("photos").read(3)["row_id"].to_pylist()
     assert images["outcome"].to_pylist() == ["fetched", "gone"]
@@ -475,14 +477,16 @@ def test_only_last_failures_that_may_pass_are_retryable() -> None:
     assert retryable(asked, had) == [3, 7, 16]
 
 
-def test_again_appends_what_may_succeed_and_fetching_it_settles_it(host: ImageHost, archive: Archive) -> None:
+def test_again_appends_what_may_succeed_and_fetching_it_settles_it(
+    host: ImageHost, archive: Archive, checker: Checker
+) -> None:
     urls = [host.url(f"/{n}.jpg", Answer(JPEG)) for n in range(7)]
     for n in (1, 3, 5):
         host.url(f"/{n}.jpg", *[Answer(status=500)] * 4, Answer(JPEG))
     host.url("/6.jpg", Answer(status=403))
     listed = photos(*urls, title="a title", raw='{"id": "7"}')
     archive.table("photos").write(0, [listed], {}, schemas.PHOTOS)
-    do = fetch.load(archive, SETTINGS, {}, Shared())
+    do = fetch.Parts(archive, SETTINGS, {}, Shared(), checker)
     assert fetch.again(archive) == 0
     assert do(0)[0]["reasons"] == {"server_error": 3, "refused": 1}
 
