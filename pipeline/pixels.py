@@ -127,8 +127,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     ramp = Image.linear_gradient("L")
     probe = Image.merge("RGB", (ramp, ramp.transpose(TURNS[8]), ramp.transpose(TURNS[4]))).convert(mode)
     change = ImageChops.difference(transform.apply(probe), probe.convert("RGB"))
-    most = max(band.getextrema()[1] for band in change.split())
-    return transform if most > 2 else None
+    return transform if change.point(lambda value: 255 * (value > 2)).getbbox() else None
 
 
 def orientation(image: Image.Image) -> int:
