@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
+import aiohttp
 import pytest
 import requests
-import urllib3
 
 from pipeline.gate import Gate
 from pipeline.photo import REASONS
@@ -74,10 +74,12 @@ def test_these_statuses_are_not(status: int) -> None:
         (requests.ReadTimeout(), True),
         (requests.ConnectionError(), True),
         (requests.exceptions.InvalidProxyURL(), True),
-        (urllib3.exceptions.ProtocolError(), True),
-        (urllib3.exceptions.ReadTimeoutError(None, "/", ""), True),  # type: ignore[arg-type]
+        (aiohttp.ClientPayloadError(), True),
+        (aiohttp.ServerDisconnectedError(), True),
+        (aiohttp.SocketTimeoutError(), True),
         (ConnectionResetError(), True),
         (requests.exceptions.InvalidURL(), False),
+        (aiohttp.InvalidURL("http://"), False),
         (KeyError(), False),
         (None, False),
     ],
