@@ -80,8 +80,15 @@ def check(data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
     with _opened(data, max_pixels) as image:
         name = {"MPO": "jpeg"}.get(str(image.format), str(image.format).lower())
         size = image.size
-        # Even at an eighth, JPEG reads all of its data; it only saves computing pixels that nobody looks at.
-        pixels = upright_srgb(image, _short_side(size, 2 * DERIVATIVE_EDGE) if derivative else 1)
+        if derivative:
+            pixels = upright_srgb(image, _short_side(size, 2 * DERIVATIVE_EDGE))
+        elif name == "jpeg":
+            # Even at an eighth and without its colours, JPEG reads all of its data; it only saves computing pixels that
+            # nobody looks at.
+            image.draft("L", (1, 1))
+            image.load()
+        else:
+            upright_srgb(image, 1)
         width, height = size if orientation(image) < 5 else size[::-1]
     if not derivative:
         return Checked(name, width, height)

@@ -288,17 +288,19 @@ class Downloader:
             raise _Fault("server_error", f"HTTP status {status}", busy=busy, pause=pause)
         if not 200 <= status < 300:
             raise DownloadError("refused", f"HTTP status {status}")
-        body = bytearray()
+        chunks = []
+        size = 0
         while chunk := await response.content.readany():
             tally.bytes += len(chunk)
-            body += chunk
-            if len(body) > self._max_bytes:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_bytes:
                 raise DownloadError("too_large", f"more than {self._max_bytes:,} bytes")
             if time.monotonic() > ends:
-                raise _Fault("unreachable", f"{len(body):,} bytes and no end when time was up")
-        if not body:
+                raise _Fault("unreachable", f"{size:,} bytes and no end when time was up")
+        if not size:
             raise _Fault("truncated", "no bytes at all")
-        return bytes(body)
+        return b"".join(chunks)
 
 
 def _redirected(url: str, location: str) -> str:

@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from time import monotonic
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -312,21 +313,23 @@ def in_order(
     """
     todo = iter(photos)
     line: deque[Future[Fetched]] = deque()
-    running: set[Future[Fetched]] = set()
+    done: SimpleQueue[Future[Fetched]] = SimpleQueue()  # in the order in which they ended
+    running = 0
     held = 0  # bytes of those that are done but not next
     while True:
         # Twice the connections, so that they stay busy while what was yielded is being written.
-        while len(running) < 2 * connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
+        while running < 2 * connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
             photo = next(todo, None)
             if photo is None:
                 break
             line.append(pool.submit(copy_context().run, fetch, photo))
-            running.add(line[-1])
+            line[-1].add_done_callback(done.put)
+            running += 1
         if not line:
             return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        held += sum(future.result().size() for future in done)
-        while line and line[0] not in running:
+        held += done.get().result().size()
+        running -= 1
+        while line and line[0].done():
             fetched = line.popleft().result()
             held -= fetched.size()
             yield fetched
