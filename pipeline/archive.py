@@ -107,7 +107,7 @@ class Table:
         url = self.part_url(part)
         with storage.scratch(url) as path:
             rows = 0
-            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(path, schema, **_encoding(schema)) as writer:
                 for batch in batches:
                     table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
                     for group in _row_groups(table):
@@ -161,6 +161,14 @@ class Table:
         if differing:
             shown = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in differing)
             raise UserError(f"{self.name} was made with something else ({shown}); choose another name for the new one")
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """How the columns of a part are written: pictures as they are, since they are compressed already; else zstd."""
+    if "image" not in schema.names:
+        return {"compression": "zstd"}
+    others = [name for name in schema.names if name != "image"] + ["image.path"]
+    return {"compression": dict.fromkeys(others, "zstd"), "use_dictionary": others}
 
 
 def _row_groups(table: pa.Table) -> Iterator[pa.Table]:
