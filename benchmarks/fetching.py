@@ -215,7 +215,7 @@ def memory(given: Any) -> dict[str, Figure]:
     with tempfile.TemporaryDirectory(prefix="tintype-fetching-") as name, served(folder) as host:
         work = Work(Path(name), [f"{host}/{n}/{names[n % len(names)]}" for n in range(n)])
         timed([*TINTYPE, "list", work.conf])
-        say(f"{n} photos of {np_mean(folder):.2f} MB")
+        say(f"{n} photos of {megabytes(folder):.2f} MB")
         peak = Peak()
         started = time.perf_counter()
         with subprocess.Popen([*TINTYPE, "fetch", work.conf], stdout=subprocess.DEVNULL) as fetching:
@@ -234,7 +234,7 @@ def memory(given: Any) -> dict[str, Figure]:
     }
 
 
-def np_mean(folder: Path) -> float:
+def megabytes(folder: Path) -> float:
     """MB of a file, on average."""
     sizes = [path.stat().st_size for path in folder.iterdir()]
     return sum(sizes) / len(sizes) / 1e6

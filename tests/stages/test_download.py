@@ -4,6 +4,7 @@ import gzip
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
@@ -105,6 +106,29 @@ def test_connections_are_reused(host: ImageHost) -> None:
         for url in urls:
             downloader.get(url, Tally())
     assert (len(host.requests), host.connections) == (8, 1)
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_way_past_the_gate(host: ImageHost, gate: Watched) -> None:
+    urls = [host.url("/a.jpg", FINE), host.url("/b.jpg", Answer(reset=True), FINE)]
+    with Downloader(gate, backoff=0.001) as downloader:
+        assert [downloader.get(url, Tally()) for url in urls] == [FINE.body] * 2
+    assert len(host.requests) == gate.turns == 3
+
+
+def test_a_proxy_of_the_environment_is_used(host: ImageHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", host.url("").replace("http://", "http://user:word@"))
+    host.answers["http://photos.invalid/a%20b.jpg"] = [FINE]
+    assert get("http://photos.invalid/a b.jpg") == FINE.body
+    assert host.headers[0]["Proxy-Authorization"] == "Basic dXNlcjp3b3Jk"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert get(host.url("/a.jpg", FINE)) == FINE.body
+
+
+def test_a_password_in_a_url_is_told_to_that_host(host: ImageHost) -> None:
+    assert get(host.url("/a.jpg", FINE).replace("http://", "http://user:word@")) == FINE.body
+    assert host.headers[0]["Authorization"] == "Basic dXNlcjp3b3Jk"
+    get(host.url("/b.jpg", Answer(FINE.body)))
+    assert "Authorization" not in host.headers[1]
 
 
 def test_the_host_is_told_who_asks(host: ImageHost) -> None:
@@ -295,6 +319,19 @@ def test_stopping_ends_all_waits(gate: Watched) -> None:
         for future in waiting:
             with pytest.raises(CancelledError):
                 future.result(timeout=30)
+
+
+def test_stopping_ends_a_download_under_way(host: ImageHost) -> None:
+    released = threading.Event()
+    url = host.url("/a.jpg", Answer(FINE.body, until=released))
+    with Downloader(Gate(None), timeout=600.0) as downloader, ThreadPoolExecutor(1) as pool:
+        download = pool.submit(downloader.get, url, Tally())
+        while not host.requests:
+            time.sleep(0.01)
+        downloader.stop()
+        with pytest.raises(CancelledError):
+            download.result(timeout=20)
+    released.set()
 
 
 def test_a_tally_tells_what_a_picture_took(host: ImageHost) -> None:

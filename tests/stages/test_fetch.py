@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -350,6 +352,39 @@ def test_downloads_run_ahead_of_a_slow_one_only_as_far_as_memory_allows(size: in
     with ThreadPoolExecutor(4) as pool:
         done = fetch.in_order(slow_first, ({"row_id": n} for n in range(1000)), pool, 4)
         assert [one.row["row_id"] for one in done] == list(range(1000))
+
+
+# A process of its own: what it held at most, and what its children did, in MB, is counted from its start.
+FETCH = """
+import sys
+from pathlib import Path
+from pipeline.archive import Archive
+from pipeline.gate import Gate
+from pipeline.stages.fetch import ImageSettings, Parts
+
+class Shared(Gate):
+    def sizes(self, source, photo_id):
+        raise AssertionError
+
+do = Parts(Archive.open(sys.argv[1]), ImageSettings(rate=None), {}, Shared(None))
+[receipt] = do(0)
+assert receipt["outcomes"] == {"fetched": receipt["rows"]}, receipt["outcomes"]
+own = Path("/proc/self/task")
+processes = ["self", *" ".join(path.read_text() for path in own.glob("*/children")).split()]
+status = [Path(f"/proc/{process}/status").read_text() for process in processes]
+print(sum(int(text.partition("VmHWM:")[2].split()[0]) for text in status) / 1000)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells what a process held")
+def test_a_worker_holds_no_more_of_a_part_than_is_under_way(host: ImageHost, archive: Archive) -> None:
+    large = picture("JPEG", (2400, 1800), noise=True)
+    assert len(large) > 2_000_000
+    urls = [host.url(f"/{n}.jpg", Answer(large, chunked=True)) for n in range(200)]
+    archive.table("photos").write(0, [photos(*urls)], {}, schemas.PHOTOS)
+    done = subprocess.run([sys.executable, "-c", FETCH, archive.url], stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout); assert 0
+    assert float(done.stdout) < 450, "the part alone has 480 MB"
 
 
 def test_leaving_early_ends_the_downloads(host: ImageHost, checker: Checker) -> None:
