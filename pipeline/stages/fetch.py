@@ -26,7 +26,7 @@ from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
 
 # How far downloads may run ahead of a slow one whose row must be written first.
 AHEAD_PHOTOS = 256
-AHEAD_BYTES = 64 << 20
+AHEAD_BYTES = 32 << 20
 MAX_PIXELS = 100_000_000  # of a source that is no longer configured
 EXTENSIONS = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2"}  # the others are named as their format
 
