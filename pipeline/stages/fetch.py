@@ -2,14 +2,12 @@
 
 import hashlib
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from queue import SimpleQueue
 from time import monotonic
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -17,21 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas, storage
-from pipeline.archive import IMAGE_GROUP_BYTES, IMAGE_GROUP_ROWS, Archive
+from pipeline.archive import Archive
 from pipeline.gate import Pacer
 from pipeline.imaging import BadImage, Checked, Checker
 from pipeline.photo import OUTCOMES, REASONS, Size
 from pipeline.sources import Source, parquet
+from pipeline.stages.ahead import Fetched, Photo, batched, in_order
 from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
 
-# How far downloads may run ahead of a slow one whose row must be written first.
-AHEAD_PHOTOS = 256
-AHEAD_BYTES = 32 << 20
 MAX_PIXELS = 100_000_000  # of a source that is no longer configured
 EXTENSIONS = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2"}  # the others are named as their format
 
 Receipt = dict[str, Any]
-Photo = dict[str, Any]  # a row of schemas.PHOTOS, or those of its columns that `fetch_part` reads
 Sizes = Callable[[str, str], list[Size] | None]  # (source, photo id) → what it offers now; None: the photo is gone
 
 
@@ -156,22 +151,11 @@ def fetch_rows(
         fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker)
         try:
             results = in_order(fetcher.fetch, photos.to_pylist(), pool, settings.connections)
-            for rows in _batched(_counted(results, receipt)):
+            for rows in batched(_counted(results, receipt)):
                 yield pa.RecordBatch.from_pylist(rows, schemas.IMAGES)
         finally:
             downloader.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-@dataclass
-class Fetched:
-    row: dict[str, Any]  # of schemas.IMAGES
-    tally: Tally
-    attempt: int
-
-    def size(self) -> int:
-        """Bytes of the stored picture."""
-        return len(self.row["image"]["bytes"]) if self.row["image"] else 0
 
 
 @dataclass(frozen=True)
@@ -302,51 +286,6 @@ def file_name(photo_id: str, kind: str) -> str:
 
 def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
-
-
-def in_order(
-    fetch: Callable[[Photo], Fetched], photos: Iterable[Photo], pool: ThreadPoolExecutor, connections: int
-) -> Iterator[Fetched]:
-    """Fetch photos side by side on the threads of `pool`, and yield what came of them in their order.
-
-    While the next in line is slow, others run ahead, but no further than memory allows.
-    """
-    todo = iter(photos)
-    line: deque[Future[Fetched]] = deque()
-    done: SimpleQueue[Future[Fetched]] = SimpleQueue()  # in the order in which they ended
-    running = 0
-    held = 0  # bytes of those that are done but not next
-    while True:
-        # Twice the connections, so that they stay busy while what was yielded is being written.
-        while running < 2 * connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
-            photo = next(todo, None)
-            if photo is None:
-                break
-            line.append(pool.submit(copy_context().run, fetch, photo))
-            line[-1].add_done_callback(done.put)
-            running += 1
-        if not line:
-            return
-        held += done.get().result().size()
-        running -= 1
-        while line and line[0].done():
-            fetched = line.popleft().result()
-            held -= fetched.size()
-            yield fetched
-
-
-def _batched(fetched: Iterable[Fetched]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lists that make a row group of `images` each."""
-    rows: list[dict[str, Any]] = []
-    size = 0
-    for one in fetched:
-        if rows and (len(rows) == IMAGE_GROUP_ROWS or size + one.size() > IMAGE_GROUP_BYTES):
-            yield rows
-            rows, size = [], 0
-        rows.append(one.row)
-        size += one.size()
-    if rows:
-        yield rows
 
 
 def _counted(fetched: Iterable[Fetched], receipt: Receipt) -> Iterator[Fetched]:
