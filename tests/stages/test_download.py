@@ -3,15 +3,21 @@
 import gzip
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.gate import Gate
 from pipeline.photo import REASONS
@@ -122,6 +128,38 @@ def test_a_proxy_of_the_environment_is_used(host: ImageHost, monkeypatch: pytest
     assert host.headers[0]["Proxy-Authorization"] == "Basic dXNlcjp3b3Jk"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert get(host.url("/a.jpg", FINE)) == FINE.body
+
+
+def certificate(folder: Path) -> Path:
+    """A key and a certificate for localhost that vouches for itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    now = datetime.now(UTC)
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    kind = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file = folder / "host.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, *kind)
+        + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+def test_https_is_believed_as_the_environment_says(
+    host: ImageHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    host.server.socket = context.wrap_socket(host.server.socket, server_side=True)
+    url = host.url("/a.jpg", FINE).replace("http://127.0.0.1", "https://localhost")
+    fault = failure(url, attempts=1)
+    assert (fault.reason, str(fault)) == ("unreachable", "SSLCertVerificationError from localhost")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+    assert get(url) == FINE.body
 
 
 def test_a_password_in_a_url_is_told_to_that_host(host: ImageHost) -> None:
