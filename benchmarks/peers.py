@@ -22,6 +22,8 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the small archives and st
 # transformers 4.56.2 is the newest with which `generate` runs.
 OPEN_CLIP = ("open_clip_torch==3.3.0", "transformers==4.56.2", "numpy")
 CLIP_RETRIEVAL = ("clip-retrieval==2.45.0", "setuptools<81")
+IMG2DATASET = ("img2dataset==1.47.0",)
+TORCH = ("torch", "torchvision", "pillow")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -77,9 +79,9 @@ def in_turns(sides: Mapping[str, Callable[[], float]], repetitions: int) -> dict
     return medians
 
 
-def environment(work: Path, requirements: Sequence[str]) -> Path:
-    """The python of an environment with these packages and the torch that we run with; made unless it is there."""
-    versions = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "pillow")]
+def environment(work: Path, requirements: Sequence[str], alike: Sequence[str] = TORCH) -> Path:
+    """The python of an environment with these packages, and those `alike` as we run with; made unless it is there."""
+    versions = [f"{name}=={version(name)}" for name in alike]
     asked = sorted([*requirements, *versions])
     name = requirements[0].partition("=")[0]
     folder = work / f"{name}-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:8]}"

@@ -1,4 +1,7 @@
-"""JPEG files such as an archive holds, drawn: 640 pixels, some 70 kB, detail at every scale as photographs have it."""
+"""JPEG files such as an archive holds, drawn: 640 pixels, some 70 kB, detail at every scale as photographs have it.
+
+Or as small and as fine as one wants them: Flickr's own of 500 pixels have some 100 kB.
+"""
 
 from pathlib import Path
 
@@ -10,10 +13,10 @@ SCALES = (2, 4, 8, 16, 32, 64, 128)  # pixels that the details of one layer are 
 QUALITY = 88
 
 
-def draw(seed: int) -> Image.Image:
-    """Layers of noise, the coarser the stronger."""
+def draw(seed: int, edge: int = 640) -> Image.Image:
+    """Layers of noise, the coarser the stronger; `edge` pixels the long way."""
     random = np.random.default_rng(seed)
-    width, height = SHAPES[seed % len(SHAPES)]
+    width, height = (side * edge // 640 for side in SHAPES[seed % len(SHAPES)])
     total = np.full((height, width, 3), 128, np.float32)
     for scale in SCALES:
         tones = random.integers(0, 256, (height // scale + 2, width // scale + 2, 3), dtype=np.uint8)
@@ -22,13 +25,13 @@ def draw(seed: int) -> Image.Image:
     return Image.fromarray(total.clip(0, 255).astype(np.uint8))
 
 
-def folder(work: Path, n: int) -> Path:
+def folder(work: Path, n: int, edge: int = 640, quality: int = QUALITY) -> Path:
     """A folder of n of them, made unless it is there."""
-    made = work / f"jpegs-{n}"
+    made = work / (f"jpegs-{n}" if (edge, quality) == (640, QUALITY) else f"jpegs-{n}-{edge}-{quality}")
     if not made.exists():
-        partly = work / f"jpegs-{n}.partly"
+        partly = made.with_name(f"{made.name}.partly")
         partly.mkdir(parents=True, exist_ok=True)
         for seed in range(n):
-            draw(seed).save(partly / f"{seed:06}.jpg", quality=QUALITY)
+            draw(seed, edge).save(partly / f"{seed:06}.jpg", quality=quality)
         partly.rename(made)
     return made

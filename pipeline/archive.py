@@ -182,8 +182,15 @@ class Table:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # With a checksum in each page, `verify` sees what a disk or a copy has changed.
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+    """A writer of a part: pictures as they are, since they are compressed already, and zstd for all else.
+
+    With a checksum in each page, `verify` sees what a disk or a copy has changed.
+    """
+    if "image" not in schema.names:
+        return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+    others = [name for name in schema.names if name != "image"] + ["image.path"]
+    encoding = {"compression": dict.fromkeys(others, "zstd"), "use_dictionary": others}
+    return pq.ParquetWriter(path, schema, write_page_checksum=True, **encoding)
 
 
 def _row_groups(table: pa.Table) -> Iterator[pa.Table]:

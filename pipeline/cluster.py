@@ -26,7 +26,7 @@ from pipeline import logs, storage
 from pipeline.archive import Archive
 from pipeline.photo import Size, UserError
 from pipeline.placement import Lane, Needs, Resources, Slot, places
-from pipeline.work import IN_FLIGHT, Desk, Do, Failure, Receipt, Report, Stage, attempt
+from pipeline.work import IN_FLIGHT, Desk, Do, Failure, Receipt, Report, Stage, attempt, close
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,11 @@ def own_cpus(node: str) -> int:
 
 def work_once(stage: Stage, desk: RemoteDesk, part: int) -> list[Receipt] | Failure:
     logs.to_stderr()
-    return attempt(desk.run, stage.name, stage.load(desk), part)
+    do = stage.load(desk)
+    try:
+        return attempt(desk.run, stage.name, do, part)
+    finally:
+        close(do)
 
 
 def run(

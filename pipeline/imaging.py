@@ -4,6 +4,7 @@
 bytes that nobody has decoded before.
 """
 
+import fcntl
 import json
 import os
 import resource
@@ -79,8 +80,15 @@ def check(data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
     with _opened(data, max_pixels) as image:
         name = {"MPO": "jpeg"}.get(str(image.format), str(image.format).lower())
         size = image.size
-        # Even at an eighth, JPEG reads all of its data; it only saves computing pixels that nobody looks at.
-        pixels = upright_srgb(image, _short_side(size, 2 * DERIVATIVE_EDGE) if derivative else 1)
+        if derivative:
+            pixels = upright_srgb(image, _short_side(size, 2 * DERIVATIVE_EDGE))
+        elif name == "jpeg":
+            # Even at an eighth and without its colours, JPEG reads all of its data; it only saves computing pixels that
+            # nobody looks at.
+            image.draft("L", (1, 1))
+            image.load()
+        else:
+            upright_srgb(image, 1)
         width, height = size if orientation(image) < 5 else size[::-1]
     if not derivative:
         return Checked(name, width, height)
@@ -196,6 +204,7 @@ def _fit(image: Image.Image, edge: int) -> Image.Image:
 # --- in a process that a file may kill --------------------------------------------------------------------------------
 
 REQUEST = struct.Struct("!QQ?d")  # bytes of data, max_pixels, derivative, CPU seconds allowed; the data follows
+PIPE = 1 << 20  # bytes that wait for the child: most files go in one piece, and the sender need not wake up again
 ANSWER = struct.Struct("!II")  # bytes of JSON (Checked, or reason and detail), bytes of derivative; both follow
 
 
@@ -224,9 +233,14 @@ class Checker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _ in range(self._idle.qsize()):
-            if child := self._idle.get():
+        self.close()
+
+    def close(self) -> None:
+        """End the children that are at rest. Another call starts new ones."""
+        for child in [self._idle.get() for _ in range(self._idle.qsize())]:
+            if child:
                 _end(child)
+            self._idle.put(None)
 
     def check(self, data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
         """As `imaging.check`."""
@@ -258,7 +272,9 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},  # BLAS threads would eat address space
     )
-    assert child.stdout
+    assert child.stdin and child.stdout
+    with suppress(OSError, AttributeError):  # beyond what the user may have; not on this system
+        fcntl.fcntl(child.stdin, fcntl.F_SETPIPE_SZ, PIPE)
     if child.stdout.read(1) != b"+":
         raise subprocess.CalledProcessError(_end(child), child.args)
     return child
@@ -268,8 +284,7 @@ def _ask(child: subprocess.Popen[bytes], request: bytes, data: bytes) -> tuple[b
     """(JSON, derivative) that the child answers, None where it died instead."""
     assert child.stdin and child.stdout
     try:
-        child.stdin.write(request)
-        child.stdin.write(data)
+        child.stdin.write(request + data)
         child.stdin.flush()
     except BrokenPipeError:
         return None

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster, logs, rollup, storage, work
+from pipeline import logs, rollup, storage, work
 from pipeline.archive import Archive
 from pipeline.config import Settings
-from pipeline.models import openclip, store, weights
 from pipeline.photo import REASONS
 from pipeline.progress import Progress
 from pipeline.sources.flickr import FlickrSource
-from pipeline.stages import annotate, fetch, index
+from pipeline.stages import fetch, index
 from pipeline.upkeep import forget
 
+# torch, open_clip and ray take ten seconds to load: what needs them imports them, and listing and fetching do without.
 Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
 PACED = 5.0  # requests a second that one fetching worker makes surely
 SECRETS = ("FLICKR_API_KEY", "FLICKR_API_SECRET")
@@ -42,11 +42,19 @@ def find_weights(settings: Settings) -> Weights:
     """Find, or fetch, the weights of every model that the settings name. Raises UserError."""
     models = {(asked.model, asked.pretrained) for asked in settings.embeddings.values()}
     models |= {(asked.model, asked.pretrained) for asked in settings.captions.values()}
+    if not models:
+        return {}
+    from pipeline.models import openclip, weights
+
     return {key: None if key[1] == openclip.RANDOM else weights.checkpoint(*key) for key in sorted(models, key=str)}
 
 
 def store_weights(archive: Archive, found: Weights) -> None:
     """Put the weights into the archive, for all workers and for searches without a network."""
+    if not any(found.values()):
+        return
+    from pipeline.models import store
+
     for (model, pretrained), checkpoint in found.items():
         if checkpoint:
             store.put(archive.url, model, pretrained, *checkpoint)
@@ -60,6 +68,8 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
         stages.append(work.Stage("fetch", "photos", ("images",), load))
     tables = settings.derived()
     if "annotate" in steps and tables:
+        from pipeline.stages import annotate
+
         checkpoints = {key: checkpoint and checkpoint[1] for key, checkpoint in found.items()}
         load = partial(annotate.load, archive, settings.embeddings, settings.captions, checkpoints)
         stages.append(work.Stage("annotate", "images", tuple(tables), load, device=True))
@@ -94,6 +104,8 @@ def run(
     if settings.run.runner == "local":
         card, built = _run(settings, progress, steps, retry_failed, refresh, found, work.run)
         return Summary(progress, card, built)
+    from pipeline import cluster
+
     with cluster.connection():
         cluster.enough(asked=bool(settings.run.fetchers or settings.run.gpus))
         cluster.seen_from_every_node(settings.archive)

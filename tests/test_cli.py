@@ -139,7 +139,7 @@ def test_a_command_line_that_is_wrong(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--version"]) == 0
 
 
-def test_status_loads_no_torch() -> None:
+def test_what_computes_nothing_loads_no_torch() -> None:
     """Seconds count for commands that compute nothing."""
-    code = "import sys, pipeline.cli; sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
+    code = "import sys, pipeline.cli, pipeline.run; sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,11 +6,14 @@ ids, and gives a stored vector back by its row id.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-import faiss
 import numpy as np
 
-Index = faiss.Index
+if TYPE_CHECKING:  # it takes 190 MB, which those who only fetch can do without
+    import faiss
+
+Index: TypeAlias = "faiss.Index"
 
 
 class Damaged(Exception):
@@ -18,11 +21,15 @@ class Damaged(Exception):
 
 
 def write(index: Index, path: Path) -> None:
+    import faiss
+
     faiss.write_index(index, str(path))
 
 
 def read(path: Path) -> Index:
     """Raises Damaged for a file that is missing, cut short or something else."""
+    import faiss
+
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:  # FAISS has no other exception; its text names C++ lines, not the cause
@@ -42,6 +49,8 @@ def search(
     `queries`: unit vectors, float32[n, dim]. `among`: row ids to search within, all where None. `without`: row ids not
     to answer. Where fewer than k are found, the row ids end in -1.
     """
+    import faiss
+
     excluded = np.fromiter(without, np.int64)
     selector: faiss.IDSelector | None = None
     if among is not None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import faiss
 import numpy as np
 
 from pipeline.indexes import Index
@@ -10,6 +9,8 @@ from pipeline.indexes import Index
 
 def build(vectors: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> Index:
     """An exact index of (row ids int64[n], unit vectors float32[n, dim]), drawn piece by piece; dim × 4 bytes a row."""
+    import faiss
+
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     for row_ids, rows in vectors:
         index.add_with_ids(rows, row_ids)
@@ -18,6 +19,8 @@ def build(vectors: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> Index:
 
 def plain(vectors: Iterable[np.ndarray], dim: int) -> Index:
     """An exact index as other programs expect it: of float32[n, dim] blocks, numbered from 0 in their order."""
+    import faiss
+
     index = faiss.IndexFlatIP(dim)
     for rows in vectors:
         index.add(rows)

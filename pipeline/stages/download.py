@@ -1,19 +1,21 @@
 """The bytes behind an HTTP URL: paced, under a deadline, and asked for again where that may help. Knows no tables."""
 
-import http.client
+import asyncio
 import itertools
 import logging
 import random
+import ssl
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
+import aiohttp
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
+import yarl
 
 from pipeline import __version__
 from pipeline.gate import Pacer, retry_after
@@ -21,6 +23,7 @@ from pipeline.gate import Pacer, retry_after
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 18  # bytes
+REDIRECTS = (301, 302, 303, 307, 308)
 LONGEST_WAIT = 60.0  # seconds between two attempts, where the host asks for no longer
 MAX_REDIRECTS = 5
 DOWN = 50  # so many URLs in a row given up: the host is down, and the others are not asked for time and again
@@ -69,13 +72,43 @@ def is_retryable(status: int | None, error: BaseException | None) -> bool:
     if status is not None:
         return status in (408, 425, 429) or status >= 500
     # An invalid proxy URL is the user's environment, not the picture: not to be held against it for ever.
-    if isinstance(error, requests.exceptions.InvalidURL):
+    if isinstance(error, (requests.exceptions.InvalidURL, aiohttp.InvalidURL)):
         return isinstance(error, requests.exceptions.InvalidProxyURL)
-    return isinstance(error, (OSError, urllib3.exceptions.HTTPError))  # RequestException is an OSError
+    return isinstance(error, (OSError, aiohttp.ClientError))  # RequestException is an OSError
+
+
+@dataclass(frozen=True)
+class Route:
+    """What requests to a host need beside their URL, as arguments of aiohttp's: headers, proxy, certificates."""
+
+    headers: dict[str, str]
+    proxy: str | None
+    ssl: ssl.SSLContext | bool
+
+
+def find_route(session: requests.Session, url: str) -> Route:
+    """The way to the host of `url`, by what requests knows of the environment: proxies, certificates, passwords in
+    .netrc. It takes longer than a request, so that it is done once a host. Raises RequestException."""
+    request = session.prepare_request(requests.Request("GET", url))
+    assert request.url
+    around = session.merge_environment_settings(request.url, {}, None, None, None)
+    proxy = requests.utils.select_proxy(request.url, around["proxies"])
+    if proxy and not urlsplit(proxy := requests.utils.prepend_scheme_if_needed(proxy, "http")).hostname:
+        raise requests.exceptions.InvalidProxyURL("not a valid proxy URL")
+    if urlsplit(request.url).scheme == "http":
+        return Route(dict(request.headers), proxy, True)
+    bundle = around["verify"] if isinstance(around["verify"], str) else requests.utils.DEFAULT_CA_BUNDLE_PATH
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+    return Route(dict(request.headers), proxy, context)
 
 
 class Downloader:
-    """Downloads for many threads over shared, kept-alive connections. A context manager."""
+    """Downloads for many threads over shared, kept-alive connections. A context manager.
+
+    The bytes of all come in by one more thread, that of aiohttp: many threads that each read from a socket of their own
+    would spend more time on giving way to one another than on reading.
+    """
 
     def __init__(
         self,
@@ -101,22 +134,43 @@ class Downloader:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"tintype/{__version__}" + (f" ({contact})" if contact else "")
         self._session.headers["Accept-Encoding"] = "identity"  # pictures are compressed already
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+        self._routes: dict[tuple[str, str], Route] = {}  # by scheme and host
+        self._connections = connections
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="download", daemon=True)
+        self._lives = threading.Event()
+        self._under_way: set[Future[bytes | str]] = set()
         self._next_in_line = threading.Lock()  # one thread asks the gate, which may be far away; the others queue here
         self._stopped = threading.Event()
         self._given_up = 0  # URLs in a row
 
     def __enter__(self) -> "Downloader":
+        self._thread.start()
+        self._lives.wait()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
         self._session.close()
 
     def stop(self) -> None:
         """Have the threads that are at work leave at once, with CancelledError."""
         self._stopped.set()
+        for answer in list(self._under_way):
+            answer.cancel()
+
+    async def _live(self) -> None:
+        """What the thread that reads does from start to end."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        connector = aiohttp.TCPConnector(limit=self._connections)
+        jar = aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, read_bufsize=CHUNK) as self._client:
+            # Else it would ask again, past the gate, where a kept-alive connection is closed on it.
+            self._client._retry_connection = False
+            self._lives.set()
+            await self._ended.wait()
 
     def get(self, url: str, tally: Tally) -> bytes:
         """The whole body, at least one byte. Raises Missing, DownloadError.
@@ -153,14 +207,18 @@ class Downloader:
         return min(LONGEST_WAIT, self._backoff * 2.0 ** min(attempt, 30)) * random.uniform(0.5, 1.0)
 
     def _sleep(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
+        self._stopped.wait(seconds)
+        self._leave_if_stopped()
+
+    def _leave_if_stopped(self) -> None:
+        if self._stopped.is_set():
             raise CancelledError("the downloader was stopped")
 
     def _turn(self, tally: Tally) -> None:
         """Wait before the gate."""
         started = time.monotonic()
         with self._next_in_line:
-            self._sleep(0)
+            self._leave_if_stopped()
             while (early := self._gate.reserve()) > 0:
                 self._sleep(early)
         tally.waiting += time.monotonic() - started
@@ -174,21 +232,53 @@ class Downloader:
             started = time.monotonic()
             try:
                 # Redirects are requests as well, and each must pass the gate.
-                with self._session.get(
-                    url, stream=True, allow_redirects=False, timeout=min(self._timeout, left)
-                ) as response:
-                    location = self._session.get_redirect_target(response)
-                    if location is None:
-                        return self._body(response, started + left, tally)
-            except (OSError, urllib3.exceptions.HTTPError) as error:
+                answer = self._answer(url, started + left, tally)
+            except (OSError, aiohttp.ClientError) as error:
                 raise _fault(url, error) from None
             finally:
                 tally.downloading += time.monotonic() - started
-            url = _redirected(url, location)
+            if isinstance(answer, bytes):
+                return answer
+            url = _redirected(url, answer)
         raise DownloadError("refused", f"more than {MAX_REDIRECTS} redirects")
 
-    def _body(self, response: requests.Response, ends: float, tally: Tally) -> bytes:
-        status = response.status_code
+    def _answer(self, url: str, ends: float, tally: Tally) -> bytes | str:
+        """As `_ask`, from another thread."""
+        answer = asyncio.run_coroutine_threadsafe(self._ask(url, ends, tally), self._loop)
+        self._under_way.add(answer)
+        try:
+            if self._stopped.is_set():
+                answer.cancel()
+            return answer.result()
+        finally:
+            self._under_way.discard(answer)
+
+    async def _ask(self, url: str, ends: float, tally: Tally) -> bytes | str:
+        """The body, or where a redirect leads to."""
+        request = requests.PreparedRequest()
+        request.prepare_url(url, None)
+        assert request.url
+        parts = urlsplit(request.url)
+        if parts[:2] not in self._routes:
+            self._routes[parts[:2]] = find_route(self._session, request.url)
+        route = self._routes[parts[:2]]
+        # Credentials are among the headers.
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        silence = min(self._timeout, ends - time.monotonic())
+        async with self._client.get(
+            yarl.URL(bare, encoded=True),
+            headers=route.headers,
+            proxy=route.proxy,
+            ssl=route.ssl,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence),
+        ) as response:
+            if response.status in REDIRECTS and "Location" in response.headers:
+                return response.headers["Location"]
+            return await self._body(response, ends, tally)
+
+    async def _body(self, response: aiohttp.ClientResponse, ends: float, tally: Tally) -> bytes:
+        status = response.status
         if status in (404, 410):
             raise Missing(f"HTTP status {status}")
         if is_retryable(status, None):
@@ -198,19 +288,19 @@ class Downloader:
             raise _Fault("server_error", f"HTTP status {status}", busy=busy, pause=pause)
         if not 200 <= status < 300:
             raise DownloadError("refused", f"HTTP status {status}")
-        body = bytearray()
-        # read1 returns with what has come, where read and iter_content wait for a full buffer: for hours, if it drips.
-        while chunk := response.raw.read1(CHUNK, decode_content=True):
+        chunks = []
+        size = 0
+        while chunk := await response.content.readany():
             tally.bytes += len(chunk)
-            body += chunk
-            self._sleep(0)
-            if len(body) > self._max_bytes:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_bytes:
                 raise DownloadError("too_large", f"more than {self._max_bytes:,} bytes")
             if time.monotonic() > ends:
-                raise _Fault("unreachable", f"{len(body):,} bytes and no end when time was up")
-        if not body:
+                raise _Fault("unreachable", f"{size:,} bytes and no end when time was up")
+        if not size:
             raise _Fault("truncated", "no bytes at all")
-        return bytes(body)
+        return b"".join(chunks)
 
 
 def _redirected(url: str, location: str) -> str:
@@ -231,5 +321,5 @@ def _fault(url: str, error: Exception) -> DownloadError:
     root: BaseException = error
     while inner := root.__cause__ or root.__context__:
         root = inner
-    reason = "truncated" if isinstance(root, http.client.IncompleteRead) else "unreachable"
+    reason = "truncated" if isinstance(error, aiohttp.ClientPayloadError) else "unreachable"
     return _Fault(reason, f"{type(root).__name__} from {urlsplit(url).hostname}")

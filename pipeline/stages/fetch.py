@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextvars import copy_context
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, ClassVar, Literal, Protocol
@@ -15,21 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas, storage
-from pipeline.archive import IMAGE_GROUP_BYTES, IMAGE_GROUP_ROWS, Archive
+from pipeline.archive import Archive
 from pipeline.gate import Pacer
 from pipeline.imaging import BadImage, Checked, Checker
 from pipeline.photo import OUTCOMES, REASONS, Size
 from pipeline.sources import Source, parquet
+from pipeline.stages.ahead import Fetched, Photo, batched, in_order
 from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
 
-# How far downloads may run ahead of a slow one whose row must be written first.
-AHEAD_PHOTOS = 256
-AHEAD_BYTES = 64 << 20
 MAX_PIXELS = 100_000_000  # of a source that is no longer configured
 EXTENSIONS = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2"}  # the others are named as their format
 
 Receipt = dict[str, Any]
-Photo = dict[str, Any]  # a row of schemas.PHOTOS, or those of its columns that `fetch_part` reads
 Sizes = Callable[[str, str], list[Size] | None]  # (source, photo id) → what it offers now; None: the photo is gone
 
 
@@ -76,21 +73,44 @@ class Shared(Pacer, Protocol):
     def sizes(self, source: str, photo_id: str) -> list[Size] | None: ...
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The stage as runners want it: called with a part, it does that and answers with its receipt.
+
+    The children that decode serve all parts, until `close`.
+    """
+
+    archive: Archive
+    settings: ImageSettings
+    sources: Mapping[str, Source]
+    shared: Shared
+    checker: Checker = field(default_factory=Checker)
+
+    def __call__(self, part: int) -> list[Receipt]:
+        where, how = (self.archive, part), (self.settings, self.sources)
+        return [fetch_part(*where, *how, gate=self.shared, sizes=self.shared.sizes, checker=self.checker)]
+
+    def close(self) -> None:
+        self.checker.close()
+
+
 def load(
     archive: Archive, settings: ImageSettings, sources: Mapping[str, Source], shared: Shared
 ) -> Callable[[int], list[Receipt]]:
-    """The stage as runners want it: a function that does one part and answers with its receipt."""
-
-    def do(part: int) -> list[Receipt]:
-        return [fetch_part(archive, part, settings, sources, gate=shared, sizes=shared.sizes)]
-
-    return do
+    return Parts(archive, settings, sources, shared)
 
 
 def fetch_part(
-    archive: Archive, part: int, settings: ImageSettings, sources: Mapping[str, Source], *, gate: Pacer, sizes: Sizes
+    archive: Archive,
+    part: int,
+    settings: ImageSettings,
+    sources: Mapping[str, Source],
+    *,
+    gate: Pacer,
+    sizes: Sizes,
+    checker: Checker | None = None,
 ) -> Receipt:
-    """Commit an images part; its receipt, or that of another writer who was first.
+    """Commit an images part; its receipt, or that of another writer who was first. `checker`: None for one of its own.
 
     Beside what every receipt holds: outcomes and reasons with their counts, requests, bytes, seconds by phase (summed
     over the connections), the write id of the photos part, and as `exceptions` those photos that were not fetched, or
@@ -100,7 +120,7 @@ def fetch_part(
     receipt: Receipt = {"source_write_id": photos.receipt(part)["write_id"]}
     rows = photos.read(part, ["row_id", "photo_id", "source", "media", "sizes", "attempt"])
     forgotten = archive.forgotten()
-    with Checker() as checker:
+    with nullcontext(checker) if checker else Checker() as checker:
         batches = fetch_rows(
             rows, settings, sources, gate=gate, sizes=sizes, checker=checker, forgotten=forgotten, receipt=receipt
         )
@@ -131,22 +151,11 @@ def fetch_rows(
         fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker)
         try:
             results = in_order(fetcher.fetch, photos.to_pylist(), pool, settings.connections)
-            for rows in _batched(_counted(results, receipt)):
+            for rows in batched(_counted(results, receipt)):
                 yield pa.RecordBatch.from_pylist(rows, schemas.IMAGES)
         finally:
             downloader.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-@dataclass
-class Fetched:
-    row: dict[str, Any]  # of schemas.IMAGES
-    tally: Tally
-    attempt: int
-
-    def size(self) -> int:
-        """Bytes of the stored picture."""
-        return len(self.row["image"]["bytes"]) if self.row["image"] else 0
 
 
 @dataclass(frozen=True)
@@ -277,49 +286,6 @@ def file_name(photo_id: str, kind: str) -> str:
 
 def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
-
-
-def in_order(
-    fetch: Callable[[Photo], Fetched], photos: Iterable[Photo], pool: ThreadPoolExecutor, connections: int
-) -> Iterator[Fetched]:
-    """Fetch photos side by side on the threads of `pool`, and yield what came of them in their order.
-
-    While the next in line is slow, others run ahead, but no further than memory allows.
-    """
-    todo = iter(photos)
-    line: deque[Future[Fetched]] = deque()
-    running: set[Future[Fetched]] = set()
-    held = 0  # bytes of those that are done but not next
-    while True:
-        # Twice the connections, so that they stay busy while what was yielded is being written.
-        while len(running) < 2 * connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
-            photo = next(todo, None)
-            if photo is None:
-                break
-            line.append(pool.submit(copy_context().run, fetch, photo))
-            running.add(line[-1])
-        if not line:
-            return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        held += sum(future.result().size() for future in done)
-        while line and line[0] not in running:
-            fetched = line.popleft().result()
-            held -= fetched.size()
-            yield fetched
-
-
-def _batched(fetched: Iterable[Fetched]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lists that make a row group of `images` each."""
-    rows: list[dict[str, Any]] = []
-    size = 0
-    for one in fetched:
-        if rows and (len(rows) == IMAGE_GROUP_ROWS or size + one.size() > IMAGE_GROUP_BYTES):
-            yield rows
-            rows, size = [], 0
-        rows.append(one.row)
-        size += one.size()
-    if rows:
-        yield rows
 
 
 def _counted(fetched: Iterable[Fetched], receipt: Receipt) -> Iterator[Fetched]:

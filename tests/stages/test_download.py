@@ -3,14 +3,21 @@
 import gzip
 import logging
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import requests
-import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.gate import Gate
 from pipeline.photo import REASONS
@@ -74,10 +81,12 @@ def test_these_statuses_are_not(status: int) -> None:
         (requests.ReadTimeout(), True),
         (requests.ConnectionError(), True),
         (requests.exceptions.InvalidProxyURL(), True),
-        (urllib3.exceptions.ProtocolError(), True),
-        (urllib3.exceptions.ReadTimeoutError(None, "/", ""), True),  # type: ignore[arg-type]
+        (aiohttp.ClientPayloadError(), True),
+        (aiohttp.ServerDisconnectedError(), True),
+        (aiohttp.SocketTimeoutError(), True),
         (ConnectionResetError(), True),
         (requests.exceptions.InvalidURL(), False),
+        (aiohttp.InvalidURL("http://"), False),
         (KeyError(), False),
         (None, False),
     ],
@@ -103,6 +112,61 @@ def test_connections_are_reused(host: ImageHost) -> None:
         for url in urls:
             downloader.get(url, Tally())
     assert (len(host.requests), host.connections) == (8, 1)
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_way_past_the_gate(host: ImageHost, gate: Watched) -> None:
+    urls = [host.url("/a.jpg", FINE), host.url("/b.jpg", Answer(reset=True), FINE)]
+    with Downloader(gate, backoff=0.001) as downloader:
+        assert [downloader.get(url, Tally()) for url in urls] == [FINE.body] * 2
+    assert len(host.requests) == gate.turns == 3
+
+
+def test_a_proxy_of_the_environment_is_used(host: ImageHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", host.url("").replace("http://", "http://user:word@"))
+    host.answers["http://photos.invalid/a%20b.jpg"] = [FINE]
+    assert get("http://photos.invalid/a b.jpg") == FINE.body
+    assert host.headers[0]["Proxy-Authorization"] == "Basic dXNlcjp3b3Jk"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert get(host.url("/a.jpg", FINE)) == FINE.body
+
+
+def certificate(folder: Path) -> Path:
+    """A key and a certificate for localhost that vouches for itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    now = datetime.now(UTC)
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    kind = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file = folder / "host.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, *kind)
+        + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+def test_https_is_believed_as_the_environment_says(
+    host: ImageHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    host.server.socket = context.wrap_socket(host.server.socket, server_side=True)
+    url = host.url("/a.jpg", FINE).replace("http://127.0.0.1", "https://localhost")
+    fault = failure(url, attempts=1)
+    assert (fault.reason, str(fault)) == ("unreachable", "SSLCertVerificationError from localhost")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+    assert get(url) == FINE.body
+
+
+def test_a_password_in_a_url_is_told_to_that_host(host: ImageHost) -> None:
+    assert get(host.url("/a.jpg", FINE).replace("http://", "http://user:word@")) == FINE.body
+    assert host.headers[0]["Authorization"] == "Basic dXNlcjp3b3Jk"
+    get(host.url("/b.jpg", Answer(FINE.body)))
+    assert "Authorization" not in host.headers[1]
 
 
 def test_the_host_is_told_who_asks(host: ImageHost) -> None:
@@ -293,6 +357,19 @@ def test_stopping_ends_all_waits(gate: Watched) -> None:
         for future in waiting:
             with pytest.raises(CancelledError):
                 future.result(timeout=30)
+
+
+def test_stopping_ends_a_download_under_way(host: ImageHost) -> None:
+    released = threading.Event()
+    url = host.url("/a.jpg", Answer(FINE.body, until=released))
+    with Downloader(Gate(None), timeout=600.0) as downloader, ThreadPoolExecutor(1) as pool:
+        download = pool.submit(downloader.get, url, Tally())
+        while not host.requests:
+            time.sleep(0.01)
+        downloader.stop()
+        with pytest.raises(CancelledError):
+            download.result(timeout=20)
+    released.set()
 
 
 def test_a_tally_tells_what_a_picture_took(host: ImageHost) -> None:

@@ -1,7 +1,10 @@
 """Fetching against a real host and real files: every photo ends as fetched, gone or failed, with the true reason."""
 
+import contextlib
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -351,6 +354,38 @@ def test_downloads_run_ahead_of_a_slow_one_only_as_far_as_memory_allows(size: in
         assert [one.row["row_id"] for one in done] == list(range(1000))
 
 
+# A process of its own: what it held at most, and what its children did, in MB, is counted from its start.
+FETCH = """
+import sys
+from pathlib import Path
+from pipeline.archive import Archive
+from pipeline.gate import Gate
+from pipeline.stages.fetch import ImageSettings, Parts
+
+class Shared(Gate):
+    def sizes(self, source, photo_id):
+        raise AssertionError
+
+do = Parts(Archive.open(sys.argv[1]), ImageSettings(rate=None), {}, Shared(None))
+[receipt] = do(0)
+assert receipt["outcomes"] == {"fetched": receipt["rows"]}, receipt["outcomes"]
+own = Path("/proc/self/task")
+processes = ["self", *" ".join(path.read_text() for path in own.glob("*/children")).split()]
+status = [Path(f"/proc/{process}/status").read_text() for process in processes]
+print(sum(int(text.partition("VmHWM:")[2].split()[0]) for text in status) / 1000)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells what a process held")
+def test_a_worker_holds_no_more_of_a_part_than_is_under_way(host: ImageHost, archive: Archive) -> None:
+    large = picture("JPEG", (2400, 1800), noise=True)
+    assert len(large) > 2_000_000
+    urls = [host.url(f"/{n}.jpg", Answer(large, chunked=True)) for n in range(200)]
+    archive.table("photos").write(0, [photos(*urls)], {}, schemas.PHOTOS)
+    done = subprocess.run([sys.executable, "-c", FETCH, archive.url], stdout=subprocess.PIPE, text=True, check=True)
+    assert float(done.stdout) < 450, "the part alone has 480 MB"
+
+
 def test_leaving_early_ends_the_downloads(host: ImageHost, checker: Checker) -> None:
     gate = Gate(None)
     table = photos(*[host.url("/a.jpg", Answer(JPEG))] * 500)
@@ -399,7 +434,8 @@ def archive(tmp_path: Path) -> Archive:
 def test_a_part_is_fetched_and_committed(host: ImageHost, archive: Archive) -> None:
     archive.table("photos").write(3, [photos(host.url("/a.jpg", Answer(JPEG)), None, part=3)], {}, schemas.PHOTOS)
     shared = Shared({f"flickr:{(3 << 20) + 1}": None})
-    [receipt] = fetch.load(archive, SETTINGS, {SOURCE.name: SOURCE}, shared)(3)
+    with contextlib.closing(fetch.load(archive, SETTINGS, {SOURCE.name: SOURCE}, shared)) as do:
+        [receipt] = do(3)
     images = archive.table("images").read(3)
     assert images["row_id"].to_pylist() == archive.table("photos").read(3)["row_id"].to_pylist()
     assert images["outcome"].to_pylist() == ["fetched", "gone"]
@@ -475,14 +511,16 @@ def test_only_last_failures_that_may_pass_are_retryable() -> None:
     assert retryable(asked, had) == [3, 7, 16]
 
 
-def test_again_appends_what_may_succeed_and_fetching_it_settles_it(host: ImageHost, archive: Archive) -> None:
+def test_again_appends_what_may_succeed_and_fetching_it_settles_it(
+    host: ImageHost, archive: Archive, checker: Checker
+) -> None:
     urls = [host.url(f"/{n}.jpg", Answer(JPEG)) for n in range(7)]
     for n in (1, 3, 5):
         host.url(f"/{n}.jpg", *[Answer(status=500)] * 4, Answer(JPEG))
     host.url("/6.jpg", Answer(status=403))
     listed = photos(*urls, title="a title", raw='{"id": "7"}')
     archive.table("photos").write(0, [listed], {}, schemas.PHOTOS)
-    do = fetch.load(archive, SETTINGS, {}, Shared())
+    do = fetch.Parts(archive, SETTINGS, {}, Shared(), checker)
     assert fetch.again(archive) == 0
     assert do(0)[0]["reasons"] == {"server_error": 3, "refused": 1}
 
