@@ -50,8 +50,8 @@ class Progress:
             return
         if "counts" in said:
             self.changed[said["source"]] = said["counts"]
-        if "part" not in said:
-            return
+            if not said["rows"]:
+                return
         table = said["table"]
         self.rows[table] += said["rows"]
         self.parts[table] += 1
