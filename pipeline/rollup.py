@@ -4,7 +4,7 @@ A roll-up in reports/ keeps of each receipt what status, index and plan ask for.
 it is only ever added to, and deleting it costs time alone.
 """
 
-import contextlib
+import errno
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -63,8 +63,11 @@ def _read(archive: Archive, name: str) -> dict[str, Receipt]:
 
 
 def _write(archive: Archive, name: str, kept: dict[str, Receipt]) -> None:
-    with contextlib.suppress(PermissionError):  # whoever may only read does without
+    try:
         storage.replace(_url(archive, name), json.dumps(kept, separators=(",", ":")).encode())
+    except OSError as error:  # whoever may only read, or has a full disk, does without
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+            raise
 
 
 def shortened(receipt: Receipt) -> Receipt:

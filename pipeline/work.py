@@ -4,6 +4,7 @@ A runner takes a `Desk`, the stages in their order, and a `report` to call as pa
 committed is the next one's work at once, so that listing, fetching and annotating overlap.
 """
 
+import errno
 import logging
 import time
 import traceback
@@ -15,7 +16,7 @@ from typing import Any
 from pipeline import logs
 from pipeline.archive import Archive
 from pipeline.gate import Gate, Gates
-from pipeline.photo import Size, UserError
+from pipeline.photo import Size, TryLater, UserError
 from pipeline.sources import Source
 from pipeline.stages.fetch import Shared
 from pipeline.stages.list import list_source
@@ -115,7 +116,7 @@ def attempt(run: str, stage: str, do: Do, part: int) -> list[Receipt] | Failure:
     """The part boundary: one part's trouble, whatever it is, must not end the others.
 
     The one place where an Exception ends; what catches one in feed.py brings it here, from a thread of no part to those
-    of the parts concerned. A UserError speaks of the whole run and is passed on.
+    of the parts concerned. A UserError speaks of the whole run and is passed on, and so does a full disk.
     """
     with logs.about(run, stage, part):
         started = time.monotonic()
@@ -124,6 +125,8 @@ def attempt(run: str, stage: str, do: Do, part: int) -> list[Receipt] | Failure:
         except UserError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise TryLater(f"no space left for {stage} of part {part}; free some and run again") from None
             log.info("part given up", exc_info=True)  # the driver shows it as an error
             return Failure(stage, part, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
         for receipt in receipts:

@@ -1,5 +1,6 @@
 """A large stream from a server in a bad mood: every photo ends somewhere, with the true reason, once."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -147,8 +148,6 @@ def test_every_photo_ends_with_the_true_reason(tmp_path: Path, served: Served, m
 
 
 def drive(archive: Path, api_url: str, model: Path) -> None:
-    import os
-
     os.environ |= {"FLICKR_API_KEY": KEY, "FLICKR_API_SECRET": SECRET}
     photostream.carry_out(configured(archive, api_url, model), ["list", "fetch"])
 
@@ -159,18 +158,15 @@ def test_killed_every_few_seconds_the_tables_are_the_same(tmp_path: Path, served
     while True:
         driver: Any = drivers.Process(target=drive, args=(tmp_path / "stormy", served.api_url, model))
         driver.start()
-        driver.join(dice.uniform(2, 5))
+        driver.join(dice.uniform(3, 6))
         if not driver.is_alive():
             break
         driver.kill()
         driver.join()
         kills += 1
     assert driver.exitcode == 0 and kills > 2
-    expected = {f"flickr:{photo.number}": [end(photo)] for photo in stream().photos}
     stormy = Archive.open(str(tmp_path / "stormy"))
-    assert ends(stormy) == expected
-    with serve(stream(), render=render) as calm:
-        port = ":" + calm.url.rsplit(":")[-1]
-        drive(tmp_path / "calm", calm.api_url, model)
-    _ = port
+    assert ends(stormy) == {f"flickr:{photo.number}": [end(photo)] for photo in stream().photos}
+    served.attempts.clear()  # the same mood again, for a run that nobody disturbs
+    drive(tmp_path / "calm", served.api_url, model)
     assert_same(contents(stormy), contents(Archive.open(str(tmp_path / "calm"))))

@@ -4,6 +4,9 @@ Faults are the server's alone; nothing of ours is patched but how long we have p
 """
 
 import json
+import random
+import shutil
+import subprocess
 import threading
 import zlib
 from collections import Counter
@@ -368,6 +371,43 @@ def test_two_runs_at_once_end_with_each_photo_once(served: Served, tmp_path: Pat
         table = archive.table(name)
         held = Counter(i for part in table.parts() for i in table.read(part, ["photo_id"])["photo_id"].to_pylist())
         assert held == Counter(f"flickr:{photo.number}" for photo in STREAM.photos)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    served: Served, small_disk: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.plan = listed({str(photo.number): (served_as(noisy(photo.number)), None) for photo in PLAIN})
+    settings = configured(small_disk / "archive", served.api_url, model)
+    photostream.carry_out(settings, ["list"])
+    with pytest.raises(TryLater, match=r"no space left for fetch of part \d+; free some and run again"):
+        photostream.carry_out(settings, ["fetch"])
+    assert "Traceback" not in capsys.readouterr().err
+    archive = Archive.open(settings.archive)
+    assert archive.table("images").pending(archive.table("photos"))
+    for part in archive.table("images").parts():
+        assert archive.table("images").read(part).num_rows == 20  # whole, or not there
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    photostream.carry_out(settings, ["fetch"])
+    assert len(rows(settings.archive)) == len(STREAM.photos)
+
+
+def noisy(seed: int) -> bytes:
+    """A picture of some 30 kB."""
+    file = BytesIO()
+    Image.frombytes("RGB", (100, 100), random.Random(seed).randbytes(30_000)).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_a_licence_and_a_photo_made_private(served: Served, tmp_path: Path, model: Path) -> None:

@@ -155,14 +155,18 @@ def _ask_again(archive: Archive, compared: Compared, part_size: int) -> Iterator
 
 
 def _write_down(archive: Archive, source: Source, compared: Compared) -> Receipt:
-    """Commit what changed; its receipt, or one for nothing. Photos gone are forgotten where the source has it so."""
-    receipt: Receipt = {"table": "changes", "source": source.name, "rows": 0, "counts": {}}
-    parting = [row["photo_id"] for row in compared.gone if source.forgets(row["license_id"])]
+    """Commit what changed; its receipt, or one for nothing. Photos gone are forgotten where the source has it so.
+
+    These come first, and leave no change behind: a refresh that is killed in between finds the others again.
+    """
+    parting = {row["photo_id"] for row in compared.gone if source.forgets(row["license_id"])}
     compared.counts["forgotten"] += len(parting)
-    receipt["counts"] = {name: count for name, count in compared.counts.items() if count}
-    if compared.changes:
-        rows = pa.Table.from_pylist(compared.changes, schemas.CHANGES)
-        archive.table("changes").append(lambda _: rows, receipt, schemas.CHANGES)
+    counts = {name: count for name, count in compared.counts.items() if count}
+    receipt: Receipt = {"table": "changes", "source": source.name, "rows": 0, "counts": counts}
     if parting:
         forget(archive, parting, f"gone from {source.name}")
+    changed = [change for change in compared.changes if change["photo_id"] not in parting]
+    if changed:
+        rows = pa.Table.from_pylist(changed, schemas.CHANGES)
+        archive.table("changes").append(lambda _: rows, receipt, schemas.CHANGES)
     return receipt
