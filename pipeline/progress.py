@@ -50,16 +50,16 @@ class Progress:
             return
         if "counts" in said:
             self.changed[said["source"]] = said["counts"]
-            if not said["rows"]:
-                return
+        if said.get("note") and (note := f"{said['source']}: {said['note']}") not in self.notes:
+            self.notes.append(note)
+        if not said["rows"]:
+            return
         table = said["table"]
         self.rows[table] += said["rows"]
         self.parts[table] += 1
         if table == "images":
             self.outcomes.update(said["outcomes"])
             self.reasons.update(said.get("reasons", {}))
-        if said.get("note"):
-            self.notes.append(f"{said['source']}: {said['note']}")
         if self.live:
             self.live.update(Text(self.line()), refresh=True)
         elif time.monotonic() - self.said.get(table, -PLAIN_EVERY_S) >= PLAIN_EVERY_S:

@@ -63,11 +63,17 @@ class Known:
 
 
 def list_source(archive: Archive, source: Source, part_size: int) -> Iterator[dict[str, Any]]:
-    """List what one source has that is new; yields the receipt of each photos part as it is committed."""
+    """List what one source has that is new; yields the receipt of each photos part as it is committed.
+
+    A listing that broke off and brought nothing new is told by a receipt of no part.
+    """
     known = Known(archive, source.name)
     known.refresh()
     whole = standing(last_listing(archive, source.name)) == WHOLE
-    yield from record(known, source.photos(known.ids, known.newest if whole else None), part_size)
+    before = len(known.parts)
+    listing = yield from record(known, source.photos(known.ids, known.newest if whole else None), part_size)
+    if not listing.complete and len(known.parts) == before:
+        yield {"table": "listing", "source": source.name, "rows": 0, "note": listing.note}
 
 
 def record(

@@ -45,7 +45,7 @@ def refresh_source(archive: Archive, source: Source, part_size: int) -> Iterator
         yield from _ask_again(archive, compared, part_size)
     if standing({"complete": listing.complete, "limited": listing.limited}) == WHOLE:
         compared.miss(source.is_gone)
-    yield _write_down(archive, source, compared)
+    yield _write_down(archive, source, compared) | {"note": listing.note}
 
 
 def held(archive: Archive, source: str) -> dict[str, Row]:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.archive import Archive
-from pipeline.demo.faults import failure, listed
+from pipeline.demo.faults import Fault, failure, listed
 from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import ALIAS, Stream, demo_stream
 from pipeline.photo import TryLater
@@ -85,3 +86,17 @@ def test_a_listing_cut_short_is_made_good(tmp_path: Path, served: Served, monkey
     served.plan = None
     list_it(archive, served)
     assert held(archive) == expected(STREAM)
+
+
+def test_a_listing_that_breaks_off_without_news_is_told(tmp_path: Path, served: Served) -> None:
+    archive = Archive.create(str(tmp_path))
+    list_it(archive, served)
+
+    def another(answer: dict[str, Any]) -> None:
+        answer["photos"]["page"] = 7
+
+    served.plan = listed({"people.getPublicPhotos 1": (Fault(edit=another), None)})
+    source = FlickrSource(ALIAS, api_url=served.api_url, api_rate=1000)
+    [told] = list_source(archive, source, 500)
+    assert "part" not in told and told["note"].startswith("asked for page 1, Flickr sent page 7")
+    assert len(held(archive)) == len(STREAM.photos)
