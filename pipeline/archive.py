@@ -225,6 +225,7 @@ class Change(NamedTuple):
     value: Any
     observed_at: datetime
     by: str  # "source", or the person who corrected it
+    row_id: int  # the photo's last row then
 
     def holds(self, observed_at: datetime | None) -> bool:
         """Whether it stands over a row whose facts were observed then: a later row of the source has them itself."""
@@ -276,8 +277,8 @@ class Archive:
         rows = [row for part in table.parts() for row in table.read(part, ["photo_id", "row_id"]).to_pylist()]
         return {row["photo_id"]: row["row_id"] for row in rows}
 
-    def gone(self) -> set[str]:
-        """Ids of photos that their source shows no longer."""
+    def gone(self) -> dict[str, int]:
+        """Ids of photos that their source shows no longer, each with the row id it had."""
         return gone(self.changes())
 
     def changes(self, without: Collection[int] = ()) -> dict[str, dict[str, Change]]:
@@ -291,7 +292,7 @@ class Archive:
             for row in table.read(part).to_pylist() if part not in without else ():
                 for name, value in _columns(row["field"], json.loads(row["value"]), row["observed_at"]):
                     key = (row["photo_id"], name)
-                    change = Change(value, row["observed_at"], row["by"])
+                    change = Change(value, row["observed_at"], row["by"], row["row_id"])
                     word = (row["by"] != "source", row["observed_at"], part, change)
                     if key not in latest or word[:3] >= latest[key][:3]:
                         latest[key] = word
@@ -318,7 +319,7 @@ class Archive:
         last = rows.group_by("photo_id").aggregate([("row_id", "max")])["row_id_max"]
         rows = rows.filter(pc.is_in(rows["row_id"], value_set=last))
         changes = self.changes()
-        unseen = set(self.forgotten()) | gone(changes)
+        unseen = self.forgotten().keys() | gone(changes).keys()
         rows = rows.filter(pc.invert(pc.is_in(rows["photo_id"], value_set=pa.array(sorted(unseen), pa.string()))))
         return overlaid(rows, changes)
 
@@ -340,9 +341,10 @@ def _columns(field: str, value: Any, observed_at: datetime) -> Iterator[tuple[st
         yield field, value
 
 
-def gone(changes: Mapping[str, Mapping[str, Change]]) -> set[str]:
-    """Ids of the photos that these changes say their source shows no longer."""
-    return {photo_id for photo_id, facts in changes.items() if "visible" in facts and facts["visible"].value is False}
+def gone(changes: Mapping[str, Mapping[str, Change]]) -> dict[str, int]:
+    """Ids of the photos that these changes say their source shows no longer, each with the row id it had."""
+    visible = {photo_id: facts["visible"] for photo_id, facts in changes.items() if "visible" in facts}
+    return {photo_id: change.row_id for photo_id, change in visible.items() if change.value is False}
 
 
 def overlaid(rows: pa.Table, changes: Mapping[str, Mapping[str, Change]]) -> pa.Table:

@@ -1,6 +1,5 @@
 """The command line: parse, call, print."""
 
-import errno
 import getpass
 import json
 import sys
@@ -327,9 +326,16 @@ def correct_command(
     if (caption is None) == (not hide_caption):
         raise UserError("give either --caption TEXT or --hide-caption")
     photo_id, held = address.photo_id(photo), Archive.open(archive_url(archive))
-    correct.correct(held, photo_id, caption, by or getpass.getuser())
+    correct.correct(held, photo_id, caption, by or own_name())
     out.print(f"{photo_id}: {f'“{caption}”' if caption else 'no caption'}, in searches at once; `tintype index CONF` "
               "renews the index for --where and exports", highlight=False, markup=False)  # fmt: skip
+
+
+def own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user of this number
+        raise UserError("this machine does not know who you are: say who corrects it with --by") from None
 
 
 @app.command("models")
@@ -370,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tintype: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in storage.FULL:
             raise
         print(f"tintype: no space left on {error.filename or 'the disk'}; free some and run again", file=sys.stderr)
         return 1

@@ -166,7 +166,7 @@ def _declared_size(data: bytes) -> int:
     """At least how many bytes the file should have by its own account: of the formats whose decoders do not say it."""
     if data[:4] == b"RIFF":  # WebP
         return 8 + int.from_bytes(data[4:8], "little")
-    if data[:3] == b"GIF":  # its head, its palette and the head of its first frame
+    if data[:3] == b"GIF" and len(data) > 10:  # its head, its palette and the head of its first frame
         return 13 + (6 << (data[10] & 7) if data[10] & 128 else 0) + 11
     if data[4:8] in (b"ftyp", b"jP  "):  # AVIF and JPEG 2000 are rows of boxes, each with its size in front
         end = 0

@@ -66,7 +66,7 @@ def _write(archive: Archive, name: str, kept: dict[str, Receipt]) -> None:
     try:
         storage.replace(_url(archive, name), json.dumps(kept, separators=(",", ":")).encode())
     except OSError as error:  # whoever may only read, or has a full disk, does without
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, *storage.FULL):
             raise
 
 
@@ -115,8 +115,8 @@ def photos(archive: Archive, images: dict[int, Receipt]) -> tuple[Counter[str], 
         last[photo_id] = ("fetched", None) if fetched else seen[-1][1:]
         outcomes[last[photo_id][0]] += not at_once
     forgotten = archive.forgotten()
-    for photo_id in archive.gone() | set(forgotten):
-        if photo_id in last or schemas.part_of(forgotten.get(photo_id, 0))[0] in images:  # else it was never fetched
+    for photo_id, row_id in (archive.gone() | forgotten).items():
+        if photo_id in last or schemas.part_of(row_id)[0] in images:  # else it was never fetched
             outcomes[last.get(photo_id, ("fetched", None))[0]] -= 1
             outcomes["gone"] += photo_id not in forgotten
     reasons = Counter(reason for photo_id, (_, reason) in last.items() if reason and photo_id not in forgotten)

@@ -145,9 +145,10 @@ def _run(
                 runner(archive, desk, stages, report, listing="list" in steps)
         finally:
             rollup.keep(archive, done)
-    forget.blank(archive)  # by a `forget` that was killed, of photos gone, or in a part that was under way
+            forget.blank(archive)  # after a `forget` that was killed, of photos gone, or in a part that was under way
     if "index" not in steps or not settings.embeddings:
         return None, False
-    done_so = index.build(archive, settings.index)
-    forget.renew(archive)
-    return done_so
+    try:
+        return index.build(archive, settings.index)
+    finally:
+        forget.renew(archive)

@@ -117,7 +117,7 @@ class Build:
         """What was forgotten, and what else was said since this build was made."""
         changes = self.archive.changes(without=[int(part) for part in self.card["parts"]["changes"]])
         captions = {photo_id: facts["caption"] for photo_id, facts in changes.items() if "caption" in facts}
-        hidden = self.row_ids(self.archive.forgotten().keys() | gone(changes))
+        hidden = self.row_ids(self.archive.forgotten().keys() | gone(changes).keys())
         held = self.row_ids(captions)
         return News(frozenset(hidden.values()), {row_id: captions[photo_id] for photo_id, row_id in held.items()})
 
@@ -349,6 +349,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "row_id": hit.row_id,
         "title": hit.title,
         "caption": hit.caption,
+        "caption_by": hit.caption_by,
         "date_taken": hit.date_taken,
         "license": {"id": hit.license_id, "name": hit.license_name, "url": hit.license_url},
         "owner": hit.owner,

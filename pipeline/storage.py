@@ -5,6 +5,7 @@ pointer and the caches that may change, and for exports.
 """
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -21,6 +22,7 @@ import pyarrow as pa
 
 from pipeline.photo import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a disk says that takes no more
 STALE_S = 24 * 3600  # a scratch file this old belongs to a process that was killed
 
 
@@ -131,7 +133,9 @@ def uploads(url: str) -> list[tuple[str, str, datetime]]:
 def sweep(url: str, older_than_s: float = STALE_S) -> None:
     """Remove the scratch files, or abort the unfinished uploads, that killed processes left below the folder `url`."""
     if is_local(url):
-        _sweep_scratch(local_path(url).rglob(".scratch-*"), older_than_s)
+        folders = os.walk(local_path(url))  # passes over what others delete meanwhile
+        found = (Path(folder) / name for folder, _, names in folders for name in names)
+        _sweep_scratch((path for path in found if path.name.startswith(".scratch-")), older_than_s)
     latest = datetime.now(UTC) - timedelta(seconds=older_than_s)
     for key, upload, begun in uploads(url):
         if begun <= latest:

@@ -4,7 +4,6 @@ A runner takes a `Desk`, the stages in their order, and a `report` to call as pa
 committed is the next one's work at once, so that listing, fetching and annotating overlap.
 """
 
-import errno
 import logging
 import time
 import traceback
@@ -13,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import logs
+from pipeline import logs, storage
 from pipeline.archive import Archive
 from pipeline.gate import Gate, Gates
 from pipeline.photo import Size, TryLater, UserError
@@ -125,7 +124,7 @@ def attempt(run: str, stage: str, do: Do, part: int) -> list[Receipt] | Failure:
         except UserError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno in storage.FULL:
                 raise TryLater(f"no space left for {stage} of part {part}; free some and run again") from None
             log.info("part given up", exc_info=True)  # the driver shows it as an error
             return Failure(stage, part, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())

@@ -349,7 +349,7 @@ def _failed(archive: Archive) -> list[int]:
     had = [images.read(part, ["row_id", "outcome", "reason"]) for part in images.parts()]
     if not had:
         return []
-    withdrawn = archive.gone() | set(archive.forgotten())
+    withdrawn = archive.gone().keys() | archive.forgotten().keys()
     return retryable(pa.concat_tables(asked), pa.concat_tables(had), withdrawn)
 
 

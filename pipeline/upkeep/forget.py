@@ -3,7 +3,7 @@
 First their ids are written to `forgotten/`, which searches, listings and fetches heed from that moment on. Then their
 rows are blanked in the derived tables, in images and in photos, in that order, so that what says where they are goes
 last; their changes go, and the index builds that hold them. Each step can be taken again: where it was killed, `finish`
-ends the work, and so does every run.
+ends the work, and so does every run that indexes.
 """
 
 from collections import Counter
@@ -21,7 +21,8 @@ from pipeline.archive import Archive, Table
 from pipeline.photo import UserError
 from pipeline.stages import index
 
-ORPHAN = timedelta(hours=1)  # a scratch file, or a build without a card, that is this old is of a run that was killed
+ORPHAN = timedelta(hours=6)  # a scratch file, or a build without a card, that is this old is of a run that was killed
+LOOKS = 5  # for what is left to blank
 NOWHERE = -1  # row id of a photo that the archive does not hold
 MARKS = {"outcome": "gone", "detail": "forgotten", "problem": "forgotten"}  # what a blanked row says, by column
 KEY = ("row_id", "photo_id")
@@ -39,14 +40,23 @@ class Removed:
 
 
 def find(archive: Archive, owner: str) -> list[str]:
-    """Ids of the photos whose owner has this name or id. Raises UserError where there is none."""
+    """Ids of the photos whose owner has, or had, this name or id. Raises UserError where there is none."""
     photos = archive.table("photos")
-    found: set[str] = set()
-    for part in photos.parts():
-        rows = photos.read(part, ["photo_id", "owner", "owner_id"])
-        found.update(
-            rows.filter((pc.field("owner") == owner) | (pc.field("owner_id") == owner))["photo_id"].to_pylist()
-        )
+    parts = [photos.read(part, ["photo_id", "owner", "owner_id"]) for part in photos.parts()]
+    if not parts:
+        raise UserError(f"{archive.url} holds no photos yet")
+    rows = pa.concat_tables(parts)
+    changed = {
+        photo_id
+        for photo_id, facts in archive.changes().items()
+        if owner in [facts[name].value for name in ("owner", "owner_id") if name in facts]
+    }
+    renamed = pa.array(sorted(changed), pa.string())
+    named = (pc.field("owner") == owner) | (pc.field("owner_id") == owner) | pc.field("photo_id").isin(renamed)
+    theirs = rows.filter(named)
+    # The same account under another name, as it was when other photos were listed.
+    same = rows.filter(pc.field("owner_id").isin(theirs["owner_id"].drop_null().combine_chunks()))
+    found = {*theirs["photo_id"].to_pylist(), *same["photo_id"].to_pylist()}
     if not found:
         raise UserError(f"no photo of {archive.url} has the owner {owner!r}")
     return sorted(found)
@@ -59,23 +69,21 @@ def forget(archive: Archive, photo_ids: Iterable[str], reason: str) -> list[str]
     is held of them.
     """
     asked = sorted(set(photo_ids))
-    rows = _rows_of(archive, asked)
-    unknown = sorted(set(asked) - set(rows.values()))
+    last = {photo_id: row_id for row_id, photo_id in rows_of(archive, asked).items()}
     table = archive.table("forgotten")
 
     def build(_: int) -> pa.Table | None:
-        there = _forgotten(archive)
-        new = [*rows.items(), *((NOWHERE, photo_id) for photo_id in unknown)]
+        there = archive.forgotten()
         facts = {"forgotten_at": datetime.now(UTC), "reason": reason}
-        found = [{"row_id": r, "photo_id": p, **facts} for r, p in new if (r, p) not in there]
-        return pa.Table.from_pylist(found, schemas.FORGOTTEN) if found else None
+        rows = [{"row_id": last.get(p, NOWHERE), "photo_id": p, **facts} for p in asked if p not in there]
+        return pa.Table.from_pylist(rows, schemas.FORGOTTEN) if rows else None
 
     table.append(build, {}, schemas.FORGOTTEN)
-    return unknown
+    return [photo_id for photo_id in asked if photo_id not in last]
 
 
-def _rows_of(archive: Archive, photo_ids: Collection[str]) -> dict[int, str]:
-    """row id → photo id of every row of `photos` that speaks of these."""
+def rows_of(archive: Archive, photo_ids: Collection[str]) -> dict[int, str]:
+    """row id → photo id of every row of `photos` that speaks of these, ascending."""
     photos, wanted = archive.table("photos"), pa.array(sorted(photo_ids), pa.string())
     found: dict[int, str] = {}
     for part in photos.parts():
@@ -85,33 +93,38 @@ def _rows_of(archive: Archive, photo_ids: Collection[str]) -> dict[int, str]:
     return found
 
 
-def _forgotten(archive: Archive) -> set[tuple[int, str]]:
-    table = archive.table("forgotten")
-    parts = [table.read(part, list(KEY)) for part in table.parts()]
-    return {(row["row_id"], row["photo_id"]) for part in parts for row in part.to_pylist()}
-
-
 def finish(archive: Archive) -> Removed:
-    """Take out all that is still held of forgotten photos. Without any it costs one listing."""
+    """Take out all that is still held of forgotten photos. Where there are none it costs one listing."""
     removed = Removed()
-    forgotten = _forgotten(archive)
-    if forgotten:
-        blank(archive, forgotten, removed)
+    if archive.forgotten():
+        blank(archive, removed)
         renew(archive, removed)
         storage.sweep(archive.url, ORPHAN.total_seconds())
     return removed
 
 
-def blank(
-    archive: Archive, forgotten: Collection[tuple[int, str]] | None = None, removed: Removed | None = None
-) -> None:
-    """Blank the rows of the forgotten in every table, but for their ids, and drop their changes."""
-    forgotten = _forgotten(archive) if forgotten is None else forgotten
+def blank(archive: Archive, removed: Removed | None = None) -> None:
+    """Blank the rows of the forgotten in every table, but for their ids, and drop their changes.
+
+    It looks again until nothing is left: another `forget` may write a part back that it read before.
+    """
+    for _ in range(LOOKS):
+        forgotten = archive.forgotten()
+        rewritten = _blank(archive, forgotten.keys()) if forgotten else None
+        if not rewritten:
+            return
+        if removed:
+            removed.rows.update(rewritten)
+
+
+def _blank(archive: Archive, forgotten: Collection[str]) -> Counter[str]:
+    """As `blank`, once; how many rows were blanked by table."""
+    # Found by their ids, since a listing under way may add a row of a photo after it was forgotten.
     rows: dict[int, set[int]] = {}
-    for row_id, _ in forgotten:
-        if row_id != NOWHERE:
-            part, row = schemas.part_of(row_id)
-            rows.setdefault(part, set()).add(row)
+    for row_id in rows_of(archive, forgotten):
+        part, row = schemas.part_of(row_id)
+        rows.setdefault(part, set()).add(row)
+    blanked: Counter[str] = Counter()
     for name in reversed(archive.tables()) if rows else ():
         table, done = archive.table(name), []
         receipts = rollup.receipts(archive, table)
@@ -120,12 +133,11 @@ def blank(
             if left:
                 _blank_part(table, part, rows[part])
                 done.append(part)
-                if removed:
-                    removed.rows[name] += len(left)
+                blanked[name] += len(left)
         if done:
             rollup.lose(archive, name, done)
-    if forgotten:
-        _drop_changes(archive, {photo_id for _, photo_id in forgotten})
+    _drop_changes(archive, set(forgotten))
+    return blanked
 
 
 def _blank_part(table: Table, part: int, rows: set[int]) -> None:
@@ -204,7 +216,7 @@ def renew(archive: Archive, removed: Removed | None = None) -> None:
             try:
                 index.build(archive, index.IndexSettings(of=of, captions=captions))
                 removed.rebuilt.append(of)
-            except index.NothingToIndex:
+            except UserError:  # nothing is left to index, or it cannot be told of what
                 storage.delete(storage.join(index.folder(archive, of), "CURRENT"))
         removed.builds += prune(archive, of)
 

@@ -20,7 +20,7 @@ from pipeline.archive import Archive, gone, overlaid
 from pipeline.photo import Photo
 from pipeline.sources import Listing, Source
 from pipeline.stages.list import WHOLE, Known, photo_rows, record, standing
-from pipeline.upkeep.forget import forget
+from pipeline.upkeep.forget import forget, rows_of
 
 # What makes a row of `changes` when it changes. Views, counts and the time of the last update alone do not.
 FACTS = ("title", "description", "tags", "machine_tags", "human_captions", "date_taken", "date_granularity", "latitude",
@@ -41,11 +41,16 @@ def refresh_source(archive: Archive, source: Source, part_size: int) -> Iterator
     known.refresh()
     compared = Compared(held(archive, source.name), archive.forgotten())
     listing = yield from record(known, compared.pages(source.photos(frozenset())), part_size)
+    # First, since a new row holds the facts as they are now: the next refresh would see no change.
+    _log(archive, compared)
     if compared.replaced:
         yield from _ask_again(archive, compared, part_size)
     if standing({"complete": listing.complete, "limited": listing.limited}) == WHOLE:
         compared.miss(source.is_gone)
-    yield _write_down(archive, source, compared) | {"note": listing.note}
+        _part(archive, source, compared)
+    counts = {name: count for name, count in compared.counts.items() if count}
+    told = {"table": "changes", "source": source.name, "note": listing.note, "counts": counts}
+    yield told | {"rows": compared.logged}
 
 
 def held(archive: Archive, source: str) -> dict[str, Row]:
@@ -77,7 +82,8 @@ class Compared:
     seen: set[str] = field(default_factory=set)
     replaced: dict[str, Photo] = field(default_factory=dict)
     changes: list[Row] = field(default_factory=list)
-    gone: list[Row] = field(default_factory=list)  # of `held`
+    gone: list[Row] = field(default_factory=list)  # of `held`, whether they are since now or were before
+    logged: int = 0  # changes
     counts: Counter[str] = field(default_factory=Counter)
 
     def pages(self, pages: Generator[list[Photo], None, Listing]) -> Generator[list[Photo], None, Listing]:
@@ -114,9 +120,11 @@ class Compared:
     def miss(self, is_gone: Callable[[str], bool]) -> None:
         """Ask after each photo that a whole listing did not show."""
         for photo_id, row in self.held.items():
-            if photo_id in self.seen or row["gone"] or photo_id in self.forgotten:
+            if photo_id in self.seen or photo_id in self.forgotten:
                 continue
-            if is_gone(photo_id):
+            if row["gone"]:
+                self.gone.append(row)
+            elif is_gone(photo_id):
                 self._change(row, "visible", False, datetime.now(UTC))
                 self.gone.append(row)
                 self.counts["gone"] += 1
@@ -144,29 +152,40 @@ def _is_replaced(before: set[str], now: set[str]) -> bool:
 
 def _ask_again(archive: Archive, compared: Compared, part_size: int) -> Iterator[Receipt]:
     """Append the replaced pictures to `photos`, to be fetched; once, even if another run sees the same."""
-    photos = archive.table("photos")
-    attempts = {photo_id: compared.held[photo_id]["attempt"] + 1 for photo_id in compared.replaced}
     waiting = list(compared.replaced.values())
     for start in range(0, len(waiting), part_size):
         some = waiting[start : start + part_size]
+
+        def build(part: int, some: list[Photo] = some) -> pa.Table | None:
+            last = {photo_id: row_id for row_id, photo_id in rows_of(archive, [p.photo_id for p in some]).items()}
+            forgotten = archive.forgotten()
+            held = {p.photo_id: compared.held[p.photo_id] for p in some}
+            new = [p for p in some if last[p.photo_id] == held[p.photo_id]["row_id"] and p.photo_id not in forgotten]
+            attempts = {photo_id: row["attempt"] + 1 for photo_id, row in held.items()}
+            return photo_rows(new, part, attempts) if new else None
+
         receipt: Receipt = {"replaced": len(some)}
-        photos.append(lambda part, some=some: photo_rows(some, part, attempts), receipt, schemas.PHOTOS)  # type: ignore[misc]
-        yield receipt
+        if archive.table("photos").append(build, receipt, schemas.PHOTOS) is not None:
+            yield receipt
 
 
-def _write_down(archive: Archive, source: Source, compared: Compared) -> Receipt:
-    """Commit what changed; its receipt, or one for nothing. Photos gone are forgotten where the source has it so.
+def _part(archive: Archive, source: Source, compared: Compared) -> None:
+    """Forget those of the photos gone that the source has forgotten, then log that the others are gone.
 
-    These come first, and leave no change behind: a refresh that is killed in between finds the others again.
+    The forgotten leave no change behind: a refresh that is killed in between finds the others again.
     """
     parting = {row["photo_id"] for row in compared.gone if source.forgets(row["license_id"])}
     compared.counts["forgotten"] += len(parting)
-    counts = {name: count for name, count in compared.counts.items() if count}
-    receipt: Receipt = {"table": "changes", "source": source.name, "rows": 0, "counts": counts}
     if parting:
         forget(archive, parting, f"gone from {source.name}")
-    changed = [change for change in compared.changes if change["photo_id"] not in parting]
-    if changed:
-        rows = pa.Table.from_pylist(changed, schemas.CHANGES)
-        archive.table("changes").append(lambda _: rows, receipt, schemas.CHANGES)
-    return receipt
+    compared.changes = [change for change in compared.changes if change["photo_id"] not in parting]
+    _log(archive, compared)
+
+
+def _log(archive: Archive, compared: Compared) -> None:
+    """Commit the changes seen so far."""
+    if compared.changes:
+        rows = pa.Table.from_pylist(compared.changes, schemas.CHANGES)
+        archive.table("changes").append(lambda _: rows, {}, schemas.CHANGES)
+        compared.logged += len(compared.changes)
+        compared.changes = []

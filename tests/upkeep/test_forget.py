@@ -1,10 +1,10 @@
 """A forgotten photo is at once in no answer, then in no byte of the archive, and never asked for again."""
 
-import multiprocessing
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +17,7 @@ from pipeline.status import status
 from pipeline.upkeep import forget
 from tests import photostream
 from tests import small_archive as small
+from tests.test_killed import drivers
 from tests.upkeep.test_refresh import ids, pictures, plain
 
 PHOTOS = 72
@@ -146,11 +147,6 @@ def live_ids(archive: Archive, name: str) -> set[str]:
 # ---- killed
 
 
-# FAISS does not live through a fork; a fork server that has loaded it without using it does.
-forgetters = multiprocessing.get_context("forkserver")
-forgetters.set_forkserver_preload(["pipeline.upkeep.forget"])
-
-
 def forget_all(url: str, photos: list[str]) -> None:
     archive = Archive.open(url)
     forget.forget(archive, photos, "asked")
@@ -166,7 +162,7 @@ def test_killed_at_any_moment_it_ends_when_run_again(tmp_path: Path) -> None:
     kills = 0
     for moment in range(12):
         archive = made(str(tmp_path / f"archive{moment}"))
-        forgetter = forgetters.Process(target=forget_all, args=(archive.url, photos))
+        forgetter: Any = drivers.Process(target=forget_all, args=(archive.url, photos))
         forgetter.start()
         forgetter.join(dice.uniform(0, 0.3))
         if forgetter.is_alive():
@@ -234,3 +230,29 @@ def test_mistakes_are_one_line_and_change_nothing(
     code, said, error = command(capsys, archive.url, *arguments)
     assert code == 2 and not said and told in error and error.count("\n") == 1
     assert not archive.forgotten()
+
+
+def test_an_owner_who_goes_by_another_name_now(tmp_path: Path) -> None:
+    """Photos listed under the old name and the new, and one of another account that had the name."""
+    archive = Archive.create(str(tmp_path / "archive"))
+    small.add_pictures(
+        archive,
+        0,
+        [
+            small.photo("flickr:old", owner="Anna", owner_id="1@N00"),
+            small.photo("flickr:new", owner="Anna Baker", owner_id="1@N00"),
+            small.photo("flickr:hers", owner="Berta", owner_id="2@N00"),
+        ],
+    )
+    small.change(archive, "flickr:hers", "owner", '"B."')
+    assert forget.find(archive, "Anna Baker") == forget.find(archive, "1@N00") == ["flickr:new", "flickr:old"]
+    assert forget.find(archive, "B.") == forget.find(archive, "Berta") == ["flickr:hers"]
+
+
+def test_a_row_that_comes_after_is_blanked_as_well(tmp_path: Path) -> None:
+    """A listing that was under way when its photo was forgotten commits it all the same."""
+    archive = made(str(tmp_path / "archive"))
+    forget.forget(archive, ["flickr:late"], "asked")
+    small.add_pictures(archive, 2, [small.photo("flickr:late")])
+    assert forget.finish(archive).rows == {"images": 1, "photos": 1}
+    assert not traces(archive, b"title of flickr:late")

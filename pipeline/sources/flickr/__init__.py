@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from pipeline import storage
 from pipeline.gate import Gate, Gates
 from pipeline.photo import Photo, Size, UserError
 from pipeline.sources import Listing
@@ -74,7 +73,8 @@ class FlickrSource:
         Others are `flickr:galleries/<number>`, `flickr:groups/<group>`, `flickr:photos/<number>`,
         `flickr:search?<parameters>` and `flickr:list:<path>`.
         """
-        return f"flickr:list:{storage.absolute(self.list)}" if self.list is not None else self._address.name
+        # As it was given: a job's working folder is another each time.
+        return f"flickr:list:{self.list}" if self.list is not None else self._address.name
 
     @property
     def default_store(self) -> Literal["original", "derivative"]:

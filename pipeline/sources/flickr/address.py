@@ -117,7 +117,7 @@ def parse_url(text: str) -> Address:
             found = SinglePhoto(picture[1]) if picture else None
         else:
             raise UserError(f"{text!r} is no address on flickr.com: give that of {KINDS}")
-    except ValueError as error:  # of a search
+    except (ValueError, OverflowError) as error:  # of a search
         raise UserError(f"{text!r}: {error}") from None
     if found is None:
         raise UserError(f"{text!r} leads to no photos that can be listed: give the address of {KINDS}")

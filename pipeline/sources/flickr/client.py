@@ -61,6 +61,10 @@ class Refused(UserError):
         super().__init__(line)
         self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Ray carries it from the one who asks Flickr to the others."""
+        return Refused, (str(self), self.code)
+
 
 def is_retryable(fault: Fault) -> bool:
     """Whether the same call may succeed a little later."""
