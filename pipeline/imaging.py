@@ -4,6 +4,7 @@
 bytes that nobody has decoded before.
 """
 
+import asyncio
 import fcntl
 import json
 import os
@@ -225,8 +226,9 @@ class Checker:
 
     def __init__(self, children: int | None = None, deadline: float = 60.0) -> None:
         self.deadline = deadline
+        self.children = children or cpus()
         self._idle: LifoQueue[subprocess.Popen[bytes] | None] = LifoQueue()
-        for _ in range(children or cpus()):
+        for _ in range(self.children):
             self._idle.put(None)
 
     def __enter__(self) -> Self:
@@ -245,12 +247,33 @@ class Checker:
     def check(self, data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
         """As `imaging.check`."""
         request = REQUEST.pack(len(data), max_pixels, derivative, self.deadline)
+        return self._check(self._idle.get(), request, data)
+
+    async def check_soon(self, data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
+        """As `check`, on an event loop, which goes on meanwhile: at most `children` of these at a time."""
+        request = REQUEST.pack(len(data), max_pixels, derivative, self.deadline)
         child = self._idle.get()
+        # The loop itself asks where it need not wait before the pipe, a thread where it must, or where a child is to be
+        # started or to be buried.
+        if child and len(request) + len(data) <= _room(child) and _send(child, request, data):
+            try:
+                await _readable(child)
+            except asyncio.CancelledError:
+                child.kill()  # it is at work for nobody
+                _end(child)
+                self._idle.put(None)
+                raise
+            if answer := _receive(child):
+                self._idle.put(child)
+                return _checked(*answer)
+        return await asyncio.to_thread(self._check, child, request, data)
+
+    def _check(self, child: subprocess.Popen[bytes] | None, request: bytes, data: bytes) -> Checked:
         try:
             while True:
                 fresh = child is None
                 child = child or _start()
-                if answer := _ask(child, request, data):
+                if _send(child, request, data) and (answer := _receive(child)):
                     return _checked(*answer)
                 status, child = _end(child), None
                 if status == -signal.SIGPROF:
@@ -280,14 +303,38 @@ def _start() -> subprocess.Popen[bytes]:
     return child
 
 
-def _ask(child: subprocess.Popen[bytes], request: bytes, data: bytes) -> tuple[bytes, bytes] | None:
-    """(JSON, derivative) that the child answers, None where it died instead."""
-    assert child.stdin and child.stdout
+def _room(child: subprocess.Popen[bytes]) -> int:
+    """Bytes that a child at rest can be sent without waiting."""
+    assert child.stdin
+    return fcntl.fcntl(child.stdin, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 0
+
+
+def _send(child: subprocess.Popen[bytes], request: bytes, data: bytes) -> bool:
+    """Whether the child was there to be asked."""
+    assert child.stdin
     try:
         child.stdin.write(request + data)
         child.stdin.flush()
     except BrokenPipeError:
-        return None
+        return False
+    return True
+
+
+async def _readable(child: subprocess.Popen[bytes]) -> None:
+    """Wait until the child answers, or dies."""
+    assert child.stdout
+    loop = asyncio.get_running_loop()
+    answers = asyncio.Event()
+    loop.add_reader(child.stdout, answers.set)
+    try:
+        await answers.wait()
+    finally:
+        loop.remove_reader(child.stdout)
+
+
+def _receive(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
+    """(JSON, derivative) that the child answers, None where it died instead."""
+    assert child.stdout
     head = child.stdout.read(ANSWER.size)
     if len(head) < ANSWER.size:
         return None

@@ -145,7 +145,7 @@ def fetch_rows(
     """
     http = {name: getattr(settings, name) for name in ("connections", "timeout", "deadline", "attempts", "backoff")}
     with Downloader(gate, max_bytes=settings.max_bytes, contact=settings.contact, **http) as downloader:
-        fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker)
+        fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker, asyncio.Semaphore(checker.children))
         batches = batched(_counted(in_order(fetcher.fetch, photos.to_pylist(), settings.connections), receipt))
 
         async def draw() -> list[dict[str, Any]] | None:
@@ -165,6 +165,7 @@ class Fetcher:
     forgotten: Collection[str]
     downloader: Downloader
     checker: Checker
+    places: asyncio.Semaphore  # as many as the checker has children
 
     async def fetch(self, photo: Photo) -> Fetched:
         """One photo from start to end, whatever comes of it."""
@@ -209,12 +210,12 @@ class Fetcher:
         derived = store == "derivative"
         data = await self._bytes(url, tally)
         try:
-            checked, digest = await self._check(data, max_pixels, derived, tally)
+            checked = await self._check(data, max_pixels, derived, tally)
         except BadImage as bad:
             if bad.reason != "truncated" or not _is_http(url):
                 raise
             data = await self._bytes(url, tally)  # cut off by a proxy that calls it whole, more often than by its maker
-            checked, digest = await self._check(data, max_pixels, derived, tally)
+            checked = await self._check(data, max_pixels, derived, tally)
         kept = checked.derivative if derived else data
         width = checked.derivative_width if derived else checked.width
         height = checked.derivative_height if derived else checked.height
@@ -232,7 +233,7 @@ class Fetcher:
             "source_size": len(data),
             "source_width": checked.width,
             "source_height": checked.height,
-            "source_sha256": digest,
+            "source_sha256": hashlib.sha256(data).hexdigest(),
         }
 
     async def _bytes(self, url: str, tally: Tally) -> bytes:
@@ -250,16 +251,11 @@ class Fetcher:
         tally.bytes += len(data)
         return data
 
-    async def _check(self, data: bytes, max_pixels: int, derivative: bool, tally: Tally) -> tuple[Checked, str]:
-        """What the decoder finds, and the SHA-256."""
-
-        def work() -> tuple[Checked, str]:
-            checked = self.checker.check(data, max_pixels=max_pixels, derivative=derivative)
-            return checked, hashlib.sha256(data).hexdigest()
-
+    async def _check(self, data: bytes, max_pixels: int, derivative: bool, tally: Tally) -> Checked:
         started = monotonic()
         try:
-            return await asyncio.to_thread(work)
+            async with self.places:
+                return await self.checker.check_soon(data, max_pixels=max_pixels, derivative=derivative)
         finally:
             tally.decoding += monotonic() - started
 
