@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from queue import LifoQueue
@@ -204,6 +204,7 @@ def _fit(image: Image.Image, edge: int) -> Image.Image:
 
 # --- in a process that a file may kill --------------------------------------------------------------------------------
 
+TOLD = ("format", "width", "height", "derivative_width", "derivative_height")  # of Checked, as JSON
 REQUEST = struct.Struct("!QQ?d")  # bytes of data, max_pixels, derivative, CPU seconds allowed; the data follows
 PIPE = 1 << 20  # bytes that wait for the child: most files go in one piece, and the sender need not wake up again
 ANSWER = struct.Struct("!II")  # bytes of JSON (Checked, or reason and detail), bytes of derivative; both follow
@@ -362,7 +363,7 @@ def _checked(told: bytes, derivative: bytes) -> Checked:
 
 def _serve() -> None:
     """The child: answers requests until its input ends."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, answers = os.fdopen(os.dup(0), "rb", PIPE), os.fdopen(os.dup(1), "wb")
     # C libraries print their complaints about bad files; only our own tracebacks are to be seen.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -379,7 +380,7 @@ def _serve() -> None:
             signal.setitimer(signal.ITIMER_PROF, deadline)  # SIGPROF kills, even inside a decoder, even an orphan
             checked = check(data, max_pixels=max_pixels, derivative=derivative)
             made = checked.derivative or b""
-            said = {key: value for key, value in asdict(checked).items() if key != "derivative"}
+            said = {name: getattr(checked, name) for name in TOLD}
         except BadImage as error:
             said = {"reason": error.reason, "detail": str(error)}
         except MemoryError:
