@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError
@@ -63,6 +63,8 @@ def connection(cpus: int | None = None) -> Iterator[None]:
 @dataclass(frozen=True)
 class RemoteDesk:
     """The desk as workers on other machines see it."""
+
+    far: ClassVar[bool] = True
 
     actor: Any
     run: str

@@ -5,13 +5,15 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 LONGEST_PAUSE = 3600.0  # seconds: hosts count by the hour, and one broken header must not stop a run for days
 
 
 class Pacer(Protocol):
     """What asking needs of a gate: a `Gate` itself, or whatever stands for one that lives elsewhere."""
+
+    far: ClassVar[bool]  # whether asking it takes a while
 
     def reserve(self) -> float: ...
 
@@ -23,6 +25,8 @@ class Gate:
 
     Turns are not promised ahead. Whoever is too early asks again, so that a pause holds back all who wait as well.
     """
+
+    far: ClassVar[bool] = False
 
     def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         """`rate`: requests a second, None for no limit (pauses hold all the same)."""

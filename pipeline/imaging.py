@@ -4,6 +4,7 @@
 bytes that nobody has decoded before.
 """
 
+import asyncio
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from queue import LifoQueue
@@ -203,6 +204,7 @@ def _fit(image: Image.Image, edge: int) -> Image.Image:
 
 # --- in a process that a file may kill --------------------------------------------------------------------------------
 
+TOLD = ("format", "width", "height", "derivative_width", "derivative_height")  # of Checked, as JSON
 REQUEST = struct.Struct("!QQ?d")  # bytes of data, max_pixels, derivative, CPU seconds allowed; the data follows
 PIPE = 1 << 20  # bytes that wait for the child: most files go in one piece, and the sender need not wake up again
 ANSWER = struct.Struct("!II")  # bytes of JSON (Checked, or reason and detail), bytes of derivative; both follow
@@ -225,8 +227,9 @@ class Checker:
 
     def __init__(self, children: int | None = None, deadline: float = 60.0) -> None:
         self.deadline = deadline
+        self.children = children or cpus()
         self._idle: LifoQueue[subprocess.Popen[bytes] | None] = LifoQueue()
-        for _ in range(children or cpus()):
+        for _ in range(self.children):
             self._idle.put(None)
 
     def __enter__(self) -> Self:
@@ -245,12 +248,33 @@ class Checker:
     def check(self, data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
         """As `imaging.check`."""
         request = REQUEST.pack(len(data), max_pixels, derivative, self.deadline)
+        return self._check(self._idle.get(), request, data)
+
+    async def check_soon(self, data: bytes, *, max_pixels: int, derivative: bool) -> Checked:
+        """As `check`, on an event loop, which goes on meanwhile: at most `children` of these at a time."""
+        request = REQUEST.pack(len(data), max_pixels, derivative, self.deadline)
         child = self._idle.get()
+        # The loop itself asks where it need not wait before the pipe, a thread where it must, or where a child is to be
+        # started or to be buried.
+        if child and len(request) + len(data) <= _room(child) and _send(child, request, data):
+            try:
+                await _readable(child)
+            except asyncio.CancelledError:
+                child.kill()  # it is at work for nobody
+                _end(child)
+                self._idle.put(None)
+                raise
+            if answer := _receive(child):
+                self._idle.put(child)
+                return _checked(*answer)
+        return await asyncio.to_thread(self._check, child, request, data)
+
+    def _check(self, child: subprocess.Popen[bytes] | None, request: bytes, data: bytes) -> Checked:
         try:
             while True:
                 fresh = child is None
                 child = child or _start()
-                if answer := _ask(child, request, data):
+                if _send(child, request, data) and (answer := _receive(child)):
                     return _checked(*answer)
                 status, child = _end(child), None
                 if status == -signal.SIGPROF:
@@ -280,14 +304,38 @@ def _start() -> subprocess.Popen[bytes]:
     return child
 
 
-def _ask(child: subprocess.Popen[bytes], request: bytes, data: bytes) -> tuple[bytes, bytes] | None:
-    """(JSON, derivative) that the child answers, None where it died instead."""
-    assert child.stdin and child.stdout
+def _room(child: subprocess.Popen[bytes]) -> int:
+    """Bytes that a child at rest can be sent without waiting."""
+    assert child.stdin
+    return fcntl.fcntl(child.stdin, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 0
+
+
+def _send(child: subprocess.Popen[bytes], request: bytes, data: bytes) -> bool:
+    """Whether the child was there to be asked."""
+    assert child.stdin
     try:
         child.stdin.write(request + data)
         child.stdin.flush()
     except BrokenPipeError:
-        return None
+        return False
+    return True
+
+
+async def _readable(child: subprocess.Popen[bytes]) -> None:
+    """Wait until the child answers, or dies."""
+    assert child.stdout
+    loop = asyncio.get_running_loop()
+    answers = asyncio.Event()
+    loop.add_reader(child.stdout, answers.set)
+    try:
+        await answers.wait()
+    finally:
+        loop.remove_reader(child.stdout)
+
+
+def _receive(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
+    """(JSON, derivative) that the child answers, None where it died instead."""
+    assert child.stdout
     head = child.stdout.read(ANSWER.size)
     if len(head) < ANSWER.size:
         return None
@@ -315,7 +363,7 @@ def _checked(told: bytes, derivative: bytes) -> Checked:
 
 def _serve() -> None:
     """The child: answers requests until its input ends."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, answers = os.fdopen(os.dup(0), "rb", PIPE), os.fdopen(os.dup(1), "wb")
     # C libraries print their complaints about bad files; only our own tracebacks are to be seen.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -332,7 +380,7 @@ def _serve() -> None:
             signal.setitimer(signal.ITIMER_PROF, deadline)  # SIGPROF kills, even inside a decoder, even an orphan
             checked = check(data, max_pixels=max_pixels, derivative=derivative)
             made = checked.derivative or b""
-            said = {key: value for key, value in asdict(checked).items() if key != "derivative"}
+            said = {name: getattr(checked, name) for name in TOLD}
         except BadImage as error:
             said = {"reason": error.reason, "detail": str(error)}
         except MemoryError:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline import logs, storage
 from pipeline.archive import Archive
@@ -67,6 +67,8 @@ class Stage:
 
 class Desk:
     """The one place of a run that speaks with the sources' APIs, whose limits are per key, and paces the workers."""
+
+    far: ClassVar[bool] = False
 
     def __init__(
         self,

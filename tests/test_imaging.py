@@ -1,5 +1,6 @@
 """Any bytes end as upright sRGB pixels or as BadImage with a true reason. A twin is the same scene in 8-bit sRGB."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from pipeline import imaging
 from pipeline.imaging import BadImage, Checked, Checker, check, decode, looks_like_image, thumbnail
 from pipeline.photo import REASONS
 
@@ -428,6 +430,77 @@ def test_threads_share_a_checker() -> None:
         assert list(found) == [20 + i for i in range(24)]
         assert 1 <= len(children()) <= 2
     assert children() == []
+
+
+def soon(checker: Checker, data: bytes) -> Checked:
+    return asyncio.run(checker.check_soon(data, max_pixels=MOST, derivative=False))
+
+
+def test_a_loop_is_told_what_a_thread_is_told() -> None:
+    small, large = encoded(TWIN, "PNG"), encoded(Image.effect_noise((1500, 1000), 80), "PNG")
+    assert len(large) > imaging.PIPE
+    with Checker(1) as checker:
+        for data in (small, large, small):
+            assert soon(checker, data) == check(data, max_pixels=MOST, derivative=False)
+        with pytest.raises(BadImage) as caught:
+            soon(checker, small[:200])
+        assert caught.value.reason == "truncated"
+        assert len(children()) == 1
+
+
+def test_a_loop_has_as_many_pictures_decoded_as_there_are_children() -> None:
+    pictures = [encoded(scene(20 + i, 30), "PNG") for i in range(24)]
+
+    async def widths(checker: Checker) -> list[int]:
+        places = asyncio.Semaphore(checker.children)
+
+        async def width(data: bytes) -> int:
+            async with places:
+                return (await checker.check_soon(data, max_pixels=MOST, derivative=False)).width
+
+        return await asyncio.gather(*map(width, pictures))
+
+    with Checker(2) as checker:
+        assert asyncio.run(widths(checker)) == [20 + i for i in range(24)]
+        assert 1 <= len(children()) <= 2
+    assert children() == []
+
+
+def test_a_child_that_a_loop_finds_dead_costs_no_photo() -> None:
+    data = encoded(TWIN, "PNG")
+    with Checker(1) as checker:
+        soon(checker, data)
+        [before] = children()
+        os.kill(before, signal.SIGKILL)
+        assert soon(checker, data) == Checked("png", *TWIN.size)
+        assert children() != [before]
+
+
+def test_a_file_that_takes_a_loop_too_long_is_tried_once() -> None:
+    slow = encoded(Image.new("L", (12_000, 12_000)), "PNG", compress_level=9)
+    assert len(slow) < imaging.PIPE
+    with Checker(1) as checker:
+        soon(checker, encoded(TWIN, "PNG"))
+        checker.deadline = 0.02
+        with pytest.raises(BadImage, match=r"more than 0\.02 s"):
+            soon(checker, slow)
+        assert children() == []
+        checker.deadline = 60.0
+        assert soon(checker, encoded(TWIN, "PNG")).width == TWIN.width
+
+
+def test_a_child_whose_answer_nobody_waits_for_is_ended() -> None:
+    slow, other = encoded(Image.new("L", (12_000, 12_000)), "PNG", compress_level=9), encoded(TWIN, "PNG")
+
+    async def left(checker: Checker) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(checker.check_soon(slow, max_pixels=2**30, derivative=False), 0.01)
+
+    with Checker(1) as checker:
+        soon(checker, other)
+        asyncio.run(left(checker))
+        assert children() == []
+        assert soon(checker, other) == Checked("png", *TWIN.size)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the shared data is not here")

@@ -1,11 +1,9 @@
 """How far fetching runs ahead: photos side by side, their rows in order, and no more held than memory allows."""
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any
 
 from pipeline.archive import IMAGE_GROUP_BYTES, IMAGE_GROUP_ROWS
@@ -29,42 +27,49 @@ class Fetched:
         return len(self.row["image"]["bytes"]) if self.row["image"] else 0
 
 
-def in_order(
-    fetch: Callable[[Photo], Fetched], photos: Iterable[Photo], pool: ThreadPoolExecutor, connections: int
-) -> Iterator[Fetched]:
-    """Fetch photos side by side on the threads of `pool`, and yield what came of them in their order.
+async def in_order(
+    fetch: Callable[[Photo], Coroutine[Any, Any, Fetched]], photos: Iterable[Photo], connections: int
+) -> AsyncIterator[Fetched]:
+    """Fetch photos side by side, a task each, and yield what came of them in their order.
 
-    While the next in line is slow, others run ahead, but no further than memory allows.
+    While the next in line is slow, or nobody draws, others run ahead, but no further than memory allows.
     """
     todo = iter(photos)
-    line: deque[Future[Fetched]] = deque()
-    done: SimpleQueue[Future[Fetched]] = SimpleQueue()  # in the order in which they ended
+    line: deque[asyncio.Task[Fetched]] = deque()
     running = 0
-    held = 0  # bytes of those that are done but not next
-    while True:
-        # Twice the connections, so that they stay busy while what was yielded is being written.
-        while running < 2 * connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
+    held = 0  # bytes of those that are done and were not drawn
+
+    def start() -> None:
+        nonlocal running
+        while running < connections and len(line) < AHEAD_PHOTOS and held < AHEAD_BYTES:
             photo = next(todo, None)
             if photo is None:
-                break
-            line.append(pool.submit(copy_context().run, fetch, photo))
-            line[-1].add_done_callback(done.put)
+                return
+            line.append(asyncio.create_task(fetch(photo)))
+            line[-1].add_done_callback(end)
             running += 1
-        if not line:
-            return
-        held += done.get().result().size()
+
+    def end(task: asyncio.Task[Fetched]) -> None:
+        nonlocal running, held
         running -= 1
-        while line and line[0].done():
-            fetched = line.popleft().result()
-            held -= fetched.size()
-            yield fetched
+        if not task.cancelled() and not task.exception():  # else the part ends when it is this one's turn
+            held += task.result().size()
+            start()
+
+    start()
+    while line:
+        fetched = await line[0]
+        line.popleft()
+        held -= fetched.size()
+        start()
+        yield fetched
 
 
-def batched(fetched: Iterable[Fetched]) -> Iterator[list[dict[str, Any]]]:
+async def batched(fetched: AsyncIterable[Fetched]) -> AsyncIterator[list[dict[str, Any]]]:
     """Rows in lists that make a row group of `images` each."""
     rows: list[dict[str, Any]] = []
     size = 0
-    for one in fetched:
+    async for one in fetched:
         if rows and (len(rows) == IMAGE_GROUP_ROWS or size + one.size() > IMAGE_GROUP_BYTES):
             yield rows
             rows, size = [], 0

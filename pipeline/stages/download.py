@@ -4,13 +4,16 @@ import asyncio
 import itertools
 import logging
 import random
+import re
 import ssl
 import threading
 import time
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import aiohttp
@@ -27,7 +30,12 @@ REDIRECTS = (301, 302, 303, 307, 308)
 LONGEST_WAIT = 60.0  # seconds between two attempts, where the host asks for no longer
 MAX_REDIRECTS = 5
 DOWN = 50  # so many URLs in a row given up: the host is down, and the others are not asked for time and again
+# A URL that requests would leave as it is, up to the host in a group: telling that is cheaper than having it look.
+PLAIN = re.compile(r"(https?://[a-z0-9:.-]+)(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 PLACEHOLDER = "photo_unavailable"  # the file Flickr redirects to where there is no picture any more
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Missing(Exception):
@@ -104,10 +112,10 @@ def find_route(session: requests.Session, url: str) -> Route:
 
 
 class Downloader:
-    """Downloads for many threads over shared, kept-alive connections. A context manager.
+    """Downloads side by side over kept-alive connections, on an event loop in a thread of its own. A context manager.
 
-    The bytes of all come in by one more thread, that of aiohttp: many threads that each read from a socket of their own
-    would spend more time on giving way to one another than on reading.
+    One thread serves all: many that each read from a socket of their own would spend more time on giving way to one
+    another than on reading.
     """
 
     def __init__(
@@ -134,13 +142,11 @@ class Downloader:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"tintype/{__version__}" + (f" ({contact})" if contact else "")
         self._session.headers["Accept-Encoding"] = "identity"  # pictures are compressed already
-        self._routes: dict[tuple[str, str], Route] = {}  # by scheme and host
+        self._routes: dict[str, Route] = {}  # by scheme and host
         self._connections = connections
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="download", daemon=True)
         self._lives = threading.Event()
-        self._under_way: set[Future[bytes | str]] = set()
-        self._next_in_line = threading.Lock()  # one thread asks the gate, which may be far away; the others queue here
-        self._stopped = threading.Event()
+        self._stopped = False
         self._given_up = 0  # URLs in a row
 
     def __enter__(self) -> "Downloader":
@@ -154,16 +160,34 @@ class Downloader:
         self._thread.join()
         self._session.close()
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine returns or raises, run on the loop while this thread waits; CancelledError once stopped.
+
+        It may start tasks and use `asyncio.to_thread`, which has as many threads as there are connections. All log for
+        the part that this thread is at.
+        """
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def get(self, url: str, tally: Tally) -> bytes:
+        """As `fetch`, from another thread."""
+        return self.run(self.fetch(url, tally))
+
     def stop(self) -> None:
-        """Have the threads that are at work leave at once, with CancelledError."""
-        self._stopped.set()
-        for answer in list(self._under_way):
-            answer.cancel()
+        """End all that is under way on the loop: whoever waits for it gets CancelledError at once."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        self._stopped = True
+        for task in asyncio.all_tasks() - {self._life}:
+            task.cancel()
 
     async def _live(self) -> None:
-        """What the thread that reads does from start to end."""
+        """What the loop's thread does from start to end."""
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(self._connections, "fetch"))
+        self._life = asyncio.current_task()
         self._ended = asyncio.Event()
+        self._next_in_line = asyncio.Lock()  # one asks the gate, which may be far away; the others queue here
         connector = aiohttp.TCPConnector(limit=self._connections)
         jar = aiohttp.DummyCookieJar()
         async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, read_bufsize=CHUNK) as self._client:
@@ -171,8 +195,9 @@ class Downloader:
             self._client._retry_connection = False
             self._lives.set()
             await self._ended.wait()
+            await asyncio.gather(*asyncio.all_tasks() - {self._life}, return_exceptions=True)  # they were cancelled
 
-    def get(self, url: str, tally: Tally) -> bytes:
+    async def fetch(self, url: str, tally: Tally) -> bytes:
         """The whole body, at least one byte. Raises Missing, DownloadError.
 
         Being told to slow down is no failed attempt: only the deadline ends that, after the pause that was asked for.
@@ -180,12 +205,12 @@ class Downloader:
         failed = 0
         for attempt in itertools.count():
             try:
-                body = self._attempt(url, tally)
+                body = await self._attempt(url, tally)
             except _Fault as fault:
                 wait = self._wait(attempt) if fault.pause is None else fault.pause
                 if fault.busy:
                     log.warning("%s: %s; all wait %.1f s", urlsplit(url).hostname, fault, wait)
-                    self._gate.pause(wait)
+                    await self._ask_gate(self._gate.pause, wait)
                 down = self._given_up >= DOWN
                 failed += down or not fault.busy
                 left = self._deadline - tally.seconds_spent()
@@ -193,7 +218,7 @@ class Downloader:
                     self._given_up += 1
                     raise
                 tally.resting += wait
-                self._sleep(wait)
+                await asyncio.sleep(wait)
             except (Missing, DownloadError):
                 self._given_up = 0
                 raise
@@ -206,33 +231,30 @@ class Downloader:
         """Seconds before the next attempt: half to all of a doubling span, lest all clients come back at once."""
         return min(LONGEST_WAIT, self._backoff * 2.0 ** min(attempt, 30)) * random.uniform(0.5, 1.0)
 
-    def _sleep(self, seconds: float) -> None:
-        self._stopped.wait(seconds)
-        self._leave_if_stopped()
-
-    def _leave_if_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise CancelledError("the downloader was stopped")
-
-    def _turn(self, tally: Tally) -> None:
+    async def _turn(self, tally: Tally) -> None:
         """Wait before the gate."""
         started = time.monotonic()
-        with self._next_in_line:
-            self._leave_if_stopped()
-            while (early := self._gate.reserve()) > 0:
-                self._sleep(early)
+        async with self._next_in_line:
+            if self._stopped:
+                raise asyncio.CancelledError
+            while (early := await self._ask_gate(self._gate.reserve)) > 0:
+                await asyncio.sleep(early)
         tally.waiting += time.monotonic() - started
 
-    def _attempt(self, url: str, tally: Tally) -> bytes:
+    async def _ask_gate(self, ask: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """What the gate answers: in a thread where it is far away, lest all wait for the answer."""
+        return await asyncio.to_thread(ask, *given, **named) if self._gate.far else ask(*given, **named)
+
+    async def _attempt(self, url: str, tally: Tally) -> bytes:
         """One request, and one more for each redirect. Raises Missing, DownloadError, _Fault."""
         for _ in range(1 + MAX_REDIRECTS):
-            self._turn(tally)
+            await self._turn(tally)
             tally.requests += 1
             left = max(0.1, self._deadline - tally.seconds_spent())
             started = time.monotonic()
             try:
                 # Redirects are requests as well, and each must pass the gate.
-                answer = self._answer(url, started + left, tally)
+                answer = await self._ask(url, started + left, tally)
             except (OSError, aiohttp.ClientError) as error:
                 raise _fault(url, error) from None
             finally:
@@ -242,31 +264,28 @@ class Downloader:
             url = _redirected(url, answer)
         raise DownloadError("refused", f"more than {MAX_REDIRECTS} redirects")
 
-    def _answer(self, url: str, ends: float, tally: Tally) -> bytes | str:
-        """As `_ask`, from another thread."""
-        answer = asyncio.run_coroutine_threadsafe(self._ask(url, ends, tally), self._loop)
-        self._under_way.add(answer)
-        try:
-            if self._stopped.is_set():
-                answer.cancel()
-            return answer.result()
-        finally:
-            self._under_way.discard(answer)
-
-    async def _ask(self, url: str, ends: float, tally: Tally) -> bytes | str:
-        """The body, or where a redirect leads to."""
+    def _address(self, url: str) -> tuple[str, Route]:
+        """The URL to ask for, as requests would write it, and the way to its host. Raises RequestException."""
+        plain = PLAIN.fullmatch(url)
+        if plain and (route := self._routes.get(plain[1])):
+            return url, route
         request = requests.PreparedRequest()
         request.prepare_url(url, None)
         assert request.url
         parts = urlsplit(request.url)
-        if parts[:2] not in self._routes:
-            self._routes[parts[:2]] = find_route(self._session, request.url)
-        route = self._routes[parts[:2]]
+        host = f"{parts.scheme}://{parts.netloc}"
+        if host not in self._routes:
+            self._routes[host] = find_route(self._session, request.url)
         # Credentials are among the headers.
         bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        return bare, self._routes[host]
+
+    async def _ask(self, url: str, ends: float, tally: Tally) -> bytes | str:
+        """The body, or where a redirect leads to."""
+        address, route = self._address(url)
         silence = min(self._timeout, ends - time.monotonic())
         async with self._client.get(
-            yarl.URL(bare, encoded=True),
+            yarl.URL(address, encoded=True),
             headers=route.headers,
             proxy=route.proxy,
             ssl=route.ssl,

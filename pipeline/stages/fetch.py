@@ -1,10 +1,10 @@
 """fetch: rows of `photos` → rows of `images`: the bytes of each picture, checked by decoding, or why there are none."""
 
+import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -144,23 +144,20 @@ def fetch_rows(
     `receipt` is filled when all is drawn. Raises only what `sizes` raises.
     """
     http = {name: getattr(settings, name) for name in ("connections", "timeout", "deadline", "attempts", "backoff")}
-    with (
-        Downloader(gate, max_bytes=settings.max_bytes, contact=settings.contact, **http) as downloader,
-        ThreadPoolExecutor(settings.connections, "fetch") as pool,
-    ):
-        fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker)
-        try:
-            results = in_order(fetcher.fetch, photos.to_pylist(), pool, settings.connections)
-            for rows in batched(_counted(results, receipt)):
-                yield pa.RecordBatch.from_pylist(rows, schemas.IMAGES)
-        finally:
-            downloader.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
+    with Downloader(gate, max_bytes=settings.max_bytes, contact=settings.contact, **http) as downloader:
+        fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker, asyncio.Semaphore(checker.children))
+        batches = batched(_counted(in_order(fetcher.fetch, photos.to_pylist(), settings.connections), receipt))
+
+        async def draw() -> list[dict[str, Any]] | None:
+            return await anext(batches, None)
+
+        while rows := downloader.run(draw()):
+            yield pa.RecordBatch.from_pylist(rows, schemas.IMAGES)
 
 
 @dataclass(frozen=True)
 class Fetcher:
-    """What fetching one photo needs. Threads share it."""
+    """What fetching one photo needs. The tasks of a part share it."""
 
     settings: ImageSettings
     sources: Mapping[str, Source]
@@ -168,15 +165,16 @@ class Fetcher:
     forgotten: Collection[str]
     downloader: Downloader
     checker: Checker
+    places: asyncio.Semaphore  # as many as the checker has children
 
-    def fetch(self, photo: Photo) -> Fetched:
+    async def fetch(self, photo: Photo) -> Fetched:
         """One photo from start to end, whatever comes of it."""
         tally = Tally()
         row = dict.fromkeys(schemas.IMAGES.names) | {"row_id": photo["row_id"], "photo_id": photo["photo_id"]}
         try:
             if photo["photo_id"] in self.forgotten:
                 raise Missing("forgotten")
-            row |= self._found(photo, tally)
+            row |= await self._found(photo, tally)
         except Missing as missing:
             row |= {"outcome": "gone", "detail": str(missing)}
         except (DownloadError, BadImage) as fault:
@@ -185,7 +183,7 @@ class Fetcher:
         assert row["outcome"] in OUTCOMES and (row["reason"] in REASONS) == (row["outcome"] == "failed"), row["reason"]
         return Fetched(row | {"fetched_at": datetime.now(UTC)}, tally, photo["attempt"] or 1)
 
-    def _found(self, photo: Photo, tally: Tally) -> dict[str, Any]:
+    async def _found(self, photo: Photo, tally: Tally) -> dict[str, Any]:
         """The columns of a picture that was fetched. Raises Missing, DownloadError, BadImage.
 
         Where what was listed leads nowhere, its source is asked once more: addresses change with a photo's permissions.
@@ -194,30 +192,30 @@ class Fetcher:
         listed = choose_size([Size(**size) for size in photo["sizes"] or ()], self.settings.min_side)
         if listed is not None:
             try:
-                return self._picture(photo, listed.url, tally)
+                return await self._picture(photo, listed.url, tally)
             except Missing as error:
                 missing = error
-        offered = self.sizes(photo["source"], photo["photo_id"])
+        offered = await asyncio.to_thread(self.sizes, photo["source"], photo["photo_id"])
         if offered is None:
             raise Missing("the source has it no more")
         fresh = choose_size(offered, self.settings.min_side)
         if fresh is not None and (listed is None or fresh.url != listed.url):
-            return self._picture(photo, fresh.url, tally)
+            return await self._picture(photo, fresh.url, tally)
         raise missing or DownloadError("no_size", "the source offers no size of it")
 
-    def _picture(self, photo: Photo, url: str, tally: Tally) -> dict[str, Any]:
+    async def _picture(self, photo: Photo, url: str, tally: Tally) -> dict[str, Any]:
         source = self.sources.get(photo["source"])
         store = self.settings.store or (source.default_store if source else "original")
         max_pixels = self.settings.max_pixels or (source.default_max_pixels if source else MAX_PIXELS)
         derived = store == "derivative"
-        data = self._bytes(url, tally)
+        data = await self._bytes(url, tally)
         try:
-            checked = self._check(data, max_pixels, derived, tally)
+            checked = await self._check(data, max_pixels, derived, tally)
         except BadImage as bad:
             if bad.reason != "truncated" or not _is_http(url):
                 raise
-            data = self._bytes(url, tally)  # cut off by a proxy that calls it whole, more often than by its maker
-            checked = self._check(data, max_pixels, derived, tally)
+            data = await self._bytes(url, tally)  # cut off by a proxy that calls it whole, more often than by its maker
+            checked = await self._check(data, max_pixels, derived, tally)
         kept = checked.derivative if derived else data
         width = checked.derivative_width if derived else checked.width
         height = checked.derivative_height if derived else checked.height
@@ -238,12 +236,12 @@ class Fetcher:
             "source_sha256": hashlib.sha256(data).hexdigest(),
         }
 
-    def _bytes(self, url: str, tally: Tally) -> bytes:
+    async def _bytes(self, url: str, tally: Tally) -> bytes:
         if _is_http(url):
-            return self.downloader.get(url, tally)
+            return await self.downloader.fetch(url, tally)
         started = monotonic()
         try:
-            data = parquet.read_row(url) if url.startswith(parquet.ROW) else storage.read(url)
+            data = await asyncio.to_thread(parquet.read_row if url.startswith(parquet.ROW) else storage.read, url)
         except FileNotFoundError:
             raise Missing("the file is not there any more") from None
         except (OSError, pa.ArrowInvalid) as error:  # what Parquet says of a file cut short
@@ -253,10 +251,11 @@ class Fetcher:
         tally.bytes += len(data)
         return data
 
-    def _check(self, data: bytes, max_pixels: int, derivative: bool, tally: Tally) -> Checked:
+    async def _check(self, data: bytes, max_pixels: int, derivative: bool, tally: Tally) -> Checked:
         started = monotonic()
         try:
-            return self.checker.check(data, max_pixels=max_pixels, derivative=derivative)
+            async with self.places:
+                return await self.checker.check_soon(data, max_pixels=max_pixels, derivative=derivative)
         finally:
             tally.decoding += monotonic() - started
 
@@ -288,13 +287,13 @@ def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
-def _counted(fetched: Iterable[Fetched], receipt: Receipt) -> Iterator[Fetched]:
+async def _counted(fetched: AsyncIterable[Fetched], receipt: Receipt) -> AsyncIterator[Fetched]:
     """Pass on what was fetched; when all is through, enter into `receipt` what it came to."""
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     tallies: list[Tally] = []
     exceptions: list[list[Any]] = []
-    for one in fetched:
+    async for one in fetched:
         outcome = one.row["outcome"]
         if outcome != "fetched" or one.attempt > 1:
             exceptions.append([one.row["photo_id"], one.attempt, outcome, one.row["reason"]])

@@ -389,3 +389,33 @@ def test_threads_share_the_rate(host: ImageHost) -> None:
     assert bodies == [FINE.body] * 12
     # 12 turns are at least 11/50 s apart; what the network adds to one end or takes from the other is little.
     assert host.requests[-1][1] - host.requests[0][1] > 0.15
+
+
+def test_a_gate_that_is_far_away_holds_up_no_download_under_way(host: ImageHost) -> None:
+    asked, arrived = threading.Event(), threading.Event()
+
+    class Far(Watched):
+        far = True
+
+        def reserve(self) -> float:
+            if self.turns:
+                asked.set()
+                assert arrived.wait(30), "the first download stood still while the gate was asked for the second"
+            return super().reserve()
+
+    urls = [host.url("/a.jpg", Answer(FINE.body, until=asked)), host.url("/b.jpg", FINE)]
+    with Downloader(Far()) as downloader, ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(downloader.get, url, Tally()) for url in urls)
+        assert first.result(timeout=60) == FINE.body
+        arrived.set()
+        assert second.result(timeout=60) == FINE.body
+
+
+@pytest.mark.parametrize("path", ["/a/../b c.jpg", "/%7Ea.jpg", "/é.jpg", "/a.jpg#here", "/.a.jpg", "/a//b.jpg"])
+def test_every_url_is_asked_for_as_requests_writes_it(host: ImageHost, path: str) -> None:
+    with Downloader(Gate(None), attempts=1) as downloader:
+        for one in ("/first_of_its-host~1.jpg", path):
+            with pytest.raises(Missing):
+                downloader.get(host.url(one), Tally())
+    written = requests.Request("GET", host.url(path)).prepare().path_url
+    assert [asked for asked, _ in host.requests] == ["/first_of_its-host~1.jpg", written]
