@@ -419,5 +419,5 @@ def test_a_licence_and_a_photo_made_private(served: Served, tmp_path: Path, mode
     served.stream = replace(STREAM, photos=photos)
     photostream.carry_out(settings, ["list"], refresh=True)
     table = Archive.open(settings.archive).table("changes")
-    said = {row["photo_id"]: json.loads(row["value"]) for row in table.read(0).to_pylist()}
+    said = {row["photo_id"]: json.loads(row["value"]) for p in table.parts() for row in table.read(p).to_pylist()}
     assert said[f"flickr:{changed.number}"]["id"] == "9" and said[f"flickr:{private.number}"] is False

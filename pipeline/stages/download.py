@@ -22,6 +22,7 @@ import yarl
 
 from pipeline import __version__
 from pipeline.gate import Pacer, retry_after
+from pipeline.photo import UserError
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +97,15 @@ class Route:
 
 def find_route(session: requests.Session, url: str) -> Route:
     """The way to the host of `url`, by what requests knows of the environment: proxies, certificates, passwords in
-    .netrc. It takes longer than a request, so that it is done once a host. Raises RequestException."""
+    .netrc. It takes longer than a request, so that it is done once a host. Raises RequestException, UserError."""
     request = session.prepare_request(requests.Request("GET", url))
     assert request.url
     around = session.merge_environment_settings(request.url, {}, None, None, None)
     proxy = requests.utils.select_proxy(request.url, around["proxies"])
+    if proxy and proxy.lower().startswith("socks"):
+        raise UserError(
+            "the environment names a SOCKS proxy, through which pictures cannot be fetched: use an HTTP one"
+        )
     if proxy and not urlsplit(proxy := requests.utils.prepend_scheme_if_needed(proxy, "http")).hostname:
         raise requests.exceptions.InvalidProxyURL("not a valid proxy URL")
     if urlsplit(request.url).scheme == "http":
@@ -144,14 +149,17 @@ class Downloader:
         self._session.headers["Accept-Encoding"] = "identity"  # pictures are compressed already
         self._routes: dict[str, Route] = {}  # by scheme and host
         self._connections = connections
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="download", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="download", daemon=True)
         self._lives = threading.Event()
+        self._stillborn: BaseException | None = None
         self._stopped = False
         self._given_up = 0  # URLs in a row
 
     def __enter__(self) -> "Downloader":
         self._thread.start()
         self._lives.wait()
+        if self._stillborn:
+            raise self._stillborn
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -181,6 +189,15 @@ class Downloader:
         for task in asyncio.all_tasks() - {self._life}:
             task.cancel()
 
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException as error:  # such as too many open files: for whoever waits for the loop
+            if self._lives.is_set():
+                raise
+            self._stillborn = error
+            self._lives.set()
+
     async def _live(self) -> None:
         """What the loop's thread does from start to end."""
         self._loop = asyncio.get_running_loop()
@@ -203,9 +220,10 @@ class Downloader:
         Being told to slow down is no failed attempt: only the deadline ends that, after the pause that was asked for.
         """
         failed = 0
+        least = 0.1  # seconds for an attempt
         for attempt in itertools.count():
             try:
-                body = await self._attempt(url, tally)
+                body = await self._attempt(url, tally, least)
             except _Fault as fault:
                 wait = self._wait(attempt) if fault.pause is None else fault.pause
                 if fault.busy:
@@ -217,6 +235,8 @@ class Downloader:
                 if failed >= (1 if down else self._attempts) or left < (0 if fault.busy else wait):
                     self._given_up += 1
                     raise
+                # A pause that was asked for may take all the time there was: what comes after it is given a chance.
+                least = self._timeout if fault.busy and fault.pause else 0.1
                 tally.resting += wait
                 await asyncio.sleep(wait)
             except (Missing, DownloadError):
@@ -245,17 +265,17 @@ class Downloader:
         """What the gate answers: in a thread where it is far away, lest all wait for the answer."""
         return await asyncio.to_thread(ask, *given, **named) if self._gate.far else ask(*given, **named)
 
-    async def _attempt(self, url: str, tally: Tally) -> bytes:
+    async def _attempt(self, url: str, tally: Tally, least: float) -> bytes:
         """One request, and one more for each redirect. Raises Missing, DownloadError, _Fault."""
         for _ in range(1 + MAX_REDIRECTS):
             await self._turn(tally)
             tally.requests += 1
-            left = max(0.1, self._deadline - tally.seconds_spent())
+            left = max(least, self._deadline - tally.seconds_spent())
             started = time.monotonic()
             try:
                 # Redirects are requests as well, and each must pass the gate.
                 answer = await self._ask(url, started + left, tally)
-            except (OSError, aiohttp.ClientError) as error:
+            except (OSError, ValueError, aiohttp.ClientError) as error:
                 raise _fault(url, error) from None
             finally:
                 tally.downloading += time.monotonic() - started
@@ -324,8 +344,11 @@ class Downloader:
 
 def _redirected(url: str, location: str) -> str:
     """Where a redirect leads. Raises Missing where that is a placeholder, DownloadError where it leaves HTTP."""
-    target = urljoin(url, location)
-    parts = urlsplit(target)
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+    except ValueError:
+        raise DownloadError("refused", "redirected to what is no valid URL") from None
     if PLACEHOLDER in parts.path.rsplit("/", 1)[-1]:
         raise Missing(f"redirected to the placeholder {PLACEHOLDER}")
     if parts.scheme not in ("http", "https"):

@@ -307,7 +307,7 @@ def test_a_redirect_to_the_placeholder_means_missing(host: ImageHost) -> None:
     assert host.counts() == {"/a.jpg": 2}
 
 
-@pytest.mark.parametrize("location", ["/a.jpg", "file:///etc/hostname", "ftp://127.0.0.1/a.jpg"])
+@pytest.mark.parametrize("location", ["/a.jpg", "file:///etc/hostname", "ftp://127.0.0.1/a.jpg", "http://[x"])
 def test_redirects_in_a_circle_and_out_of_http_are_refused(host: ImageHost, location: str) -> None:
     assert failure(host.url("/a.jpg", Answer(status=301, headers={"Location": location}))).reason == "refused"
     assert len(host.requests) <= 6
