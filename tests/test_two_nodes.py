@@ -1,9 +1,12 @@
 """A local archive on a cluster of two nodes, of which one does not see the driver's folder, is refused."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +36,8 @@ def address(own_folder: Path, tmp_path: Path) -> Iterator[str]:
     if not can_mount():
         pytest.skip("needs the right to mount (root)")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 120, "check": True}
-    environment = os.environ | ENVIRONMENT
+    mark = f"TINTYPE_TEST={uuid.uuid4().hex}"
+    environment = os.environ | ENVIRONMENT | dict([mark.split("=")])
     address = "127.0.0.1:6411"
     head = [BIN / "ray", "start", "--head", "--port=6411", "--include-dashboard=false", "--num-cpus=1"]
     blind = f"mount -t tmpfs none {own_folder} && {BIN}/ray start --address={address} --num-cpus=1"
@@ -42,7 +46,15 @@ def address(own_folder: Path, tmp_path: Path) -> Iterator[str]:
         subprocess.run(["unshare", "--mount", "sh", "-c", blind], env=environment, **quiet)  # type: ignore[call-overload]
         yield address
     finally:
-        subprocess.run([BIN / "ray", "stop", "--grace-period", "5"], capture_output=True, timeout=120)
+        end(mark)
+
+
+def end(mark: str) -> None:
+    """Kill the processes that have this in their environment: `ray stop` would end those of other tests' Ray too."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if mark.encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_an_archive_that_is_not_one_folder_to_all(own_folder: Path, tmp_path: Path, address: str) -> None:
