@@ -20,7 +20,6 @@ from pipeline.photo import TryLater
 from pipeline.status import status
 from pipeline.work import STEPS
 from tests import photostream
-from tests.test_run import runner  # noqa: F401  (a fixture)
 
 PHOTOS, UPLOADS = 120, 30
 
@@ -87,14 +86,9 @@ def ids(photos: list[DemoPhoto]) -> list[str]:
     return [f"flickr:{photo.number}" for photo in photos]
 
 
-def test_a_refresh_makes_exactly_the_right_rows(
-    tmp_path: Path,
-    served: Served,
-    model: Path,
-    runner: str,  # noqa: F811
-) -> None:
+def test_a_refresh_makes_exactly_the_right_rows(tmp_path: Path, served: Served, model: Path) -> None:
     """30 uploads, 10 titles, 5 licences, 5 deletions and 2 new pictures: 32 pictures are fetched."""
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, runner)
+    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
     photostream.carry_out(settings)
     archive = Archive.open(settings.archive)
     asked_before = len(rows(archive, "photos"))
@@ -143,6 +137,24 @@ def test_a_refresh_makes_exactly_the_right_rows(
     again = photostream.carry_out(settings, STEPS, refresh=True)
     assert not again.built and again.progress.rows["photos"] == 0
     assert again.progress.changed == {"flickr:tintype_demo": {}}
+
+
+def test_a_refresh_on_ray(tmp_path: Path, served: Served, model: Path, ray_here: None) -> None:
+    """The worker that speaks with Flickr writes down what changed; what was replaced goes on to the fetchers."""
+    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "ray")
+    photostream.carry_out(settings, ["list", "fetch"])
+    titled, new, deleted = plain(before(), ("7",))[:3]
+    changes: dict[int, dict[str, Any]] = {titled.number: {"title": "another"}, new.number: replaced(new)}
+    served.stream = edited(before(), changes, {deleted.number})
+    served.log.clear()
+    done = photostream.carry_out(settings, ["list", "fetch"], refresh=True)
+    assert done.progress.changed == {"flickr:tintype_demo": {"edited": 1, "replaced": 1, "gone": 1}}
+    assert pictures(served) == {str(new.number): 1}
+    changed = rows(Archive.open(settings.archive), "changes")
+    assert [(row["photo_id"], row["field"]) for row in changed] == [
+        (f"flickr:{titled.number}", "title"),
+        (f"flickr:{deleted.number}", "visible"),
+    ]
 
 
 def status_gone(stream: Stream) -> int:
