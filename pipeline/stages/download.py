@@ -176,10 +176,6 @@ class Downloader:
         """
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def get(self, url: str, tally: Tally) -> bytes:
-        """As `fetch`, from another thread."""
-        return self.run(self.fetch(url, tally))
-
     def stop(self) -> None:
         """End all that is under way on the loop: whoever waits for it gets CancelledError at once."""
         self._loop.call_soon_threadsafe(self._cancel)

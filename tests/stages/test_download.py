@@ -51,9 +51,13 @@ def gate() -> Watched:
     return Watched()
 
 
+def fetch(downloader: Downloader, url: str) -> bytes:
+    return downloader.run(downloader.fetch(url, Tally()))
+
+
 def get(url: str, gate: Gate | None = None, **settings: Any) -> bytes:
     with Downloader(gate or Gate(None), **{"backoff": 0.001, "timeout": 5.0, **settings}) as downloader:
-        return downloader.get(url, Tally())
+        return fetch(downloader, url)
 
 
 def failure(url: str, gate: Gate | None = None, **settings: Any) -> DownloadError:
@@ -110,14 +114,14 @@ def test_connections_are_reused(host: ImageHost) -> None:
     urls = [host.url(f"/{n}.jpg", Answer(FINE.body, chunked=bool(n % 2))) for n in range(8)]
     with Downloader(Gate(None)) as downloader:
         for url in urls:
-            downloader.get(url, Tally())
+            fetch(downloader, url)
     assert (len(host.requests), host.connections) == (8, 1)
 
 
 def test_a_connection_that_was_closed_meanwhile_is_no_way_past_the_gate(host: ImageHost, gate: Watched) -> None:
     urls = [host.url("/a.jpg", FINE), host.url("/b.jpg", Answer(reset=True), FINE)]
     with Downloader(gate, backoff=0.001) as downloader:
-        assert [downloader.get(url, Tally()) for url in urls] == [FINE.body] * 2
+        assert [fetch(downloader, url) for url in urls] == [FINE.body] * 2
     assert len(host.requests) == gate.turns == 3
 
 
@@ -343,16 +347,16 @@ def test_a_host_that_is_down_is_asked_once_a_picture_until_it_answers(host: Imag
     with Downloader(Gate(None), attempts=2, backoff=0.0001) as downloader:
         for url in down:
             with pytest.raises(DownloadError):
-                downloader.get(url, Tally())
+                fetch(downloader, url)
         assert len(host.requests) == 2 * download.DOWN + 5
-        assert downloader.get(back, Tally()) == FINE.body
-        assert downloader.get(shaky, Tally()) == FINE.body
+        assert downloader.run(downloader.fetch(back, Tally())) == FINE.body
+        assert downloader.run(downloader.fetch(shaky, Tally())) == FINE.body
 
 
 def test_stopping_ends_all_waits(gate: Watched) -> None:
     gate.pause(600.0)
     with Downloader(gate) as downloader, ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(downloader.get, "http://127.0.0.1:9/a.jpg", Tally()) for _ in range(4)]
+        waiting = [pool.submit(fetch, downloader, "http://127.0.0.1:9/a.jpg") for _ in range(4)]
         downloader.stop()
         for future in waiting:
             with pytest.raises(CancelledError):
@@ -363,7 +367,7 @@ def test_stopping_ends_a_download_under_way(host: ImageHost) -> None:
     released = threading.Event()
     url = host.url("/a.jpg", Answer(FINE.body, until=released))
     with Downloader(Gate(None), timeout=600.0) as downloader, ThreadPoolExecutor(1) as pool:
-        download = pool.submit(downloader.get, url, Tally())
+        download = pool.submit(fetch, downloader, url)
         while not host.requests:
             time.sleep(0.01)
         downloader.stop()
@@ -375,7 +379,7 @@ def test_stopping_ends_a_download_under_way(host: ImageHost) -> None:
 def test_a_tally_tells_what_a_picture_took(host: ImageHost) -> None:
     tally = Tally()
     with Downloader(Gate(20.0), backoff=0.05) as downloader:
-        downloader.get(host.url("/a.jpg", Answer(status=500), FINE), tally)
+        downloader.run(downloader.fetch(host.url("/a.jpg", Answer(status=500), FINE), tally))
     assert (tally.requests, tally.bytes) == (2, len(FINE.body))
     assert tally.downloading > 0
     assert 0.025 <= tally.resting <= 0.05
@@ -385,7 +389,7 @@ def test_a_tally_tells_what_a_picture_took(host: ImageHost) -> None:
 def test_threads_share_the_rate(host: ImageHost) -> None:
     urls = [host.url(f"/{n}.jpg", FINE) for n in range(12)]
     with Downloader(Gate(50.0)) as downloader, ThreadPoolExecutor(6) as pool:
-        bodies = list(pool.map(lambda url: downloader.get(url, Tally()), urls))
+        bodies = list(pool.map(lambda url: fetch(downloader, url), urls))
     assert bodies == [FINE.body] * 12
     # 12 turns are at least 11/50 s apart; what the network adds to one end or takes from the other is little.
     assert host.requests[-1][1] - host.requests[0][1] > 0.15
@@ -405,7 +409,7 @@ def test_a_gate_that_is_far_away_holds_up_no_download_under_way(host: ImageHost)
 
     urls = [host.url("/a.jpg", Answer(FINE.body, until=asked)), host.url("/b.jpg", FINE)]
     with Downloader(Far()) as downloader, ThreadPoolExecutor(2) as pool:
-        first, second = (pool.submit(downloader.get, url, Tally()) for url in urls)
+        first, second = (pool.submit(fetch, downloader, url) for url in urls)
         assert first.result(timeout=60) == FINE.body
         arrived.set()
         assert second.result(timeout=60) == FINE.body
@@ -416,6 +420,6 @@ def test_every_url_is_asked_for_as_requests_writes_it(host: ImageHost, path: str
     with Downloader(Gate(None), attempts=1) as downloader:
         for one in ("/first_of_its-host~1.jpg", path):
             with pytest.raises(Missing):
-                downloader.get(host.url(one), Tally())
+                downloader.run(downloader.fetch(host.url(one), Tally()))
     written = requests.Request("GET", host.url(path)).prepare().path_url
     assert [asked for asked, _ in host.requests] == ["/first_of_its-host~1.jpg", written]
