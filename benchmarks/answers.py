@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import imaging, search
+from pipeline import builds, imaging, search
 from pipeline.demo.scenes import (
     COLOURS,
     MEDIA,
@@ -46,7 +46,7 @@ SIZE = 500  # pixels of their long edge, as Flickr's medium size
 GOALS = {"precision@5": 0.90, "captions": 0.90, "arithmetic": 0.80}
 
 
-def titles(build: search.Build) -> dict[str, str]:
+def titles(build: builds.Build) -> dict[str, str]:
     """Photo id → title of all photos in the build."""
     rows = build.database.cursor().execute("SELECT photo_id, title FROM photos").fetchall()
     return {photo_id: title for photo_id, title in rows if title}
@@ -57,7 +57,7 @@ def named(pair: tuple[str, str], title: str) -> bool:
     return re.search(rf"\b{pair[0]} {pair[1]}\b", title, re.IGNORECASE) is not None
 
 
-def precision(build: search.Build, model: Model) -> dict[str, float]:
+def precision(build: builds.Build, model: Model) -> dict[str, float]:
     """Of the first 5 hits for `a <colour> <object>`, or as many as there are, the share whose title names it."""
     known = titles(build)
     pairs = [(colour, kind) for colour in COLOURS for kind in OBJECTS]
@@ -77,7 +77,7 @@ def precision(build: search.Build, model: Model) -> dict[str, float]:
     }
 
 
-def arithmetic(build: search.Build, model: Model) -> dict[str, float]:
+def arithmetic(build: builds.Build, model: Model) -> dict[str, float]:
     """A photo of one thing + new colour − its colour: how often that thing in the new colour is among the first 5."""
     known = titles(build)
     pairs = {(colour, kind) for colour in COLOURS for kind in OBJECTS}
@@ -134,7 +134,7 @@ def picture(scene: Scene) -> bytes:
 
 
 def measure(archive: str, scenes: int) -> dict[str, float]:
-    build = search.open_build(archive)
+    build = builds.open_build(archive)
     made = build.card["identity"]
     model = store.load(archive, made["model"], made["pretrained"], made["checkpoint_sha256"], precision="fp32")
     return precision(build, model) | arithmetic(build, model) | captions(model, scenes)

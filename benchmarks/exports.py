@@ -16,7 +16,7 @@ import numpy as np
 import peers
 from peers import Figure, say
 
-from pipeline import export, search
+from pipeline import builds, export
 from pipeline.archive import Archive
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
@@ -54,7 +54,7 @@ def main() -> None:
             small_archive.add_vectors(archive, part, list(small_archive.random_vectors(ROWS, seed=part)))
             small_archive.add_captions(archive, part)
         index.build(archive, IndexSettings())
-        export.export(search.open_build(archive.url), "clip-retrieval", str(folder / "out"))
+        export.export(builds.open_build(archive.url), "clip-retrieval", str(folder / "out"))
         (folder / "indices.json").write_text(json.dumps({"photos": str(folder / "out")}))
         vectors = np.concatenate([small_archive.random_vectors(ROWS, seed=part) for part in range(PARTS)])
         np.save(folder / "vectors.npy", vectors.astype(np.float32))

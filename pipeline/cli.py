@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import __version__, config, contact_sheet, progress, search, storage, terminal
+from pipeline import __version__, builds, config, contact_sheet, progress, search, storage, terminal
 from pipeline.archive import Archive
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
@@ -176,7 +176,7 @@ def search_command(
     """Search by words, by picture, by a photo of the archive, or by arithmetic of these."""
     given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k)
     asked = config.load_queries(queries, k, where) if queries else [given]
-    build = search.open_build(archive_url(archive), of)
+    build = builds.open_build(archive_url(archive), of)
     answers = search.search_many(build, asked, lambda: model_of(build))
     if html:
         Path(html).write_text(contact_sheet.render(build, answers), encoding="utf-8")
@@ -250,7 +250,7 @@ def export_command(
     from pipeline.export import export
 
     url = archive_url(archive)
-    build = search.open_build(url, of)
+    build = builds.open_build(url, of)
     if not index.is_fresh(build.archive, build.card):
         err.print("tintype: the index is older than its tables; `tintype index CONF` renews it", highlight=False)
     said = export(build, to, destination or storage.join(url, "exports", to), where=where, restricted=restricted)
@@ -260,7 +260,7 @@ def export_command(
         out.print(terminal.exported(said), highlight=False)
 
 
-def model_of(build: search.Build) -> "Model":
+def model_of(build: builds.Build) -> "Model":
     """The model that an index was made with, from the weights in its archive."""
     from pipeline.models import store
 

@@ -11,8 +11,9 @@ from html import escape
 from typing import Any
 
 from pipeline import imaging, page
+from pipeline.builds import Build
 from pipeline.photo import Hit
-from pipeline.search import Answer, Build, Picture, in_words
+from pipeline.search import Answer, Picture, in_words
 
 THUMBNAIL = 480  # pixels, long edge: shown at about 320, and sharp on finer screens
 STYLE = """

@@ -8,12 +8,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import rollup
+from pipeline import builds, rollup
 from pipeline.archive import Archive
 from pipeline.config import Settings
 from pipeline.rollup import Receipt
 from pipeline.sources.flickr import PER_PAGE, FlickrSource
-from pipeline.stages import index
 
 # Where this archive has measured nothing yet: see docs/running.md.
 ASSUMED = {"fetched": 100_000, "derivative": 250_000, "row": 1_000, "dim": 768}  # bytes a photo; numbers a vector
@@ -119,7 +118,7 @@ def _device_seconds(seen: Receipts, tables: list[str]) -> float | None:
 def _index_seconds(archive: Archive | None, settings: Settings, total: int) -> float | None:
     """In proportion to the last build; None where there is none."""
     of = settings.index.of or next(iter(settings.embeddings), None)
-    card = index.current(archive, of) if archive and of else None
+    card = builds.current(archive, of) if archive and of else None
     return total * sum(card["seconds"].values()) / card["photos"] if card and card["photos"] else None
 
 

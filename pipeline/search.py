@@ -5,20 +5,18 @@ source or corrected by a person since is read anew: that holds at once.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import duckdb
 import numpy as np
 import requests
 from PIL import Image
 
-from pipeline import __version__, imaging, indexes, storage
-from pipeline.archive import Archive, Change, gone
+from pipeline import __version__, imaging
+from pipeline.builds import Build, News
 from pipeline.photo import Hit, UserError
-from pipeline.stages import index as stage
 
 MAX_PICTURE_BYTES = 256 << 20  # of a query picture
 MAX_PICTURE_PIXELS = 200_000_000
@@ -81,110 +79,6 @@ class Answer:
     pictures: tuple[Picture, ...]
 
 
-@dataclass(frozen=True)
-class News:
-    """What was said since a build was made that holds at once, by row id."""
-
-    hidden: frozenset[int]  # forgotten, or gone from their source
-    captions: dict[int, Change]  # people's
-
-
-@dataclass(frozen=True)
-class Build:
-    """An index build, opened.
-
-    `folder` holds it on this machine. `database` holds a view `photos` of its photos.parquet, and reaches nothing else.
-    """
-
-    archive: Archive
-    card: dict[str, Any]
-    folder: Path
-    index: indexes.Index
-    database: duckdb.DuckDBPyConnection
-
-    def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Columns of photos.parquet for some rows, by row id."""
-        sql = f"SELECT row_id, {', '.join(columns)} FROM photos WHERE row_id IN (SELECT unnest(?::BIGINT[]))"
-        rows = self.database.cursor().execute(sql, [[int(row_id) for row_id in row_ids]]).fetchall()
-        return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows}
-
-    def row_ids(self, photo_ids: Iterable[str]) -> dict[str, int]:
-        """Row ids of those of the photos that this build holds."""
-        sql = "SELECT photo_id, row_id FROM photos WHERE photo_id IN (SELECT unnest(?::VARCHAR[]))"
-        return dict(self.database.cursor().execute(sql, [list(photo_ids)]).fetchall())
-
-    def news(self) -> News:
-        """What was forgotten, and what else was said since this build was made."""
-        changes = self.archive.changes(without=[int(part) for part in self.card["parts"]["changes"]])
-        captions = {photo_id: facts["caption"] for photo_id, facts in changes.items() if "caption" in facts}
-        hidden = self.row_ids(self.archive.forgotten().keys() | gone(changes).keys())
-        held = self.row_ids(captions)
-        return News(frozenset(hidden.values()), {row_id: captions[photo_id] for photo_id, row_id in held.items()})
-
-    def matching(self, where: str) -> np.ndarray:
-        """Row ids, int64[n], of the photos that a DuckDB expression is true of. Raises UserError with the reason."""
-        photos = self.database.cursor().view("photos")
-        try:
-            # SQLExpression parses an expression and nothing else: no second statement, no unbalanced bracket.
-            found = photos.filter(duckdb.SQLExpression(where)).select("row_id").fetchnumpy()["row_id"]
-        except duckdb.Error as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
-            raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(photos.columns)})") from error
-        return np.asarray(found, np.int64)
-
-
-def open_build(url: str, of: str | None = None) -> Build:
-    """Open the current index of the archive at `url`; `of` names its embeddings, to be given where there are several.
-
-    A remote build is first copied into the user's cache folder. Raises UserError where there is no archive or no index.
-    """
-    archive = Archive.open(url)
-    there = storage.names(storage.join(url, "index"))
-    if of is None and len(there) > 1:
-        raise UserError(f"{url} has indexes of {', '.join(there)}: say which one to search")
-    name = of or next(iter(there), "")
-    card = stage.current(archive, name)
-    if card is None:
-        raise UserError(f"{url} has no index{f' of {name}' if name else ''} yet; `tintype index CONF` builds it")
-    if card["format"] != stage.FORMAT:
-        raise UserError(f"the index of {name} was built by another release; `tintype index CONF` builds it anew")
-    folder = _local(stage.folder(archive, name, card["build"]), card)
-    try:
-        index = indexes.read(folder / "index.faiss")
-    except indexes.Damaged as error:
-        raise _damaged(folder) from error
-    return Build(archive, card, folder, index, _database(folder / "photos.parquet"))
-
-
-def _local(url: str, card: dict[str, Any]) -> Path:
-    """The folder of a build on this machine: itself where it is local, else a copy in the cache."""
-    if storage.is_local(url):
-        folder = storage.local_path(url)
-    else:
-        folder = stage.local_copy(url)
-        for name in card["bytes"]:
-            storage.bring(storage.join(url, name), folder / name)
-    for name, size in card["bytes"].items():
-        if not (folder / name).exists() or (folder / name).stat().st_size != size:
-            raise _damaged(folder)
-    return folder
-
-
-def _damaged(folder: Path) -> UserError:
-    return UserError(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
-
-
-def _database(photos: Path) -> duckdb.DuckDBPyConnection:
-    """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable."""
-    path = str(photos).replace("'", "''")
-    database = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
-    database.execute(f"SET allowed_paths = ['{path}']")
-    database.execute(f"CREATE VIEW photos AS SELECT * FROM read_parquet('{path}')")
-    database.execute("SET enable_external_access = false")
-    database.execute("SET lock_configuration = true")
-    return database
-
-
 def search(build: Build, query: Query, load: Callable[[], Embedder]) -> Answer:
     """The nearest photos to one query; see `search_many`."""
     return search_many(build, [query], load)[0]
@@ -223,7 +117,7 @@ def _search(build: Build, query: Query, embedder: Callable[[], Embedder], news: 
     vector, pictures = _vector(build, query, embedder, news.hidden)
     own = {picture.row_id for picture in pictures if picture.row_id is not None}
     k = min(query.k, build.index.ntotal)
-    scores, row_ids = indexes.search(build.index, vector[None], k, among=among, without=news.hidden | own)
+    scores, row_ids = build.nearest(vector[None], k, among=among, without=news.hidden | own)
     found = [(float(score), int(row_id)) for score, row_id in zip(scores[0], row_ids[0], strict=True) if row_id >= 0]
     facts = build.facts([row_id for _, row_id in found], FACTS)
     for row_id in facts.keys() & news.captions.keys():
@@ -265,7 +159,7 @@ def _vector(
 
 def _stored(build: Build, photo_id: str, row_id: int) -> np.ndarray:
     try:
-        return indexes.vector(build.index, row_id)
+        return build.vector(row_id)
     except KeyError as error:
         raise UserError(f"{photo_id} has no vector to search with: its picture could not be embedded") from error
 

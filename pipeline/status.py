@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import rollup, storage
+from pipeline import builds, rollup, storage
 from pipeline.archive import Archive
 from pipeline.rollup import Receipt
 from pipeline.stages import index
@@ -85,7 +85,7 @@ def listings(photos: Mapping[int, Receipt]) -> dict[str, Any]:
 
 def index_status(archive: Archive, of: str) -> dict[str, Any]:
     """The live build of an index, and whether building again would change it."""
-    card = index.current(archive, of)
+    card = builds.current(archive, of)
     if card is None:
         return {"build": None}
     shown = {key: card[key] for key in ("build", "rows", "kind", "recall")}

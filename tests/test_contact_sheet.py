@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import contact_sheet, search
+from pipeline import builds, contact_sheet, search
 from pipeline.archive import Archive
+from pipeline.builds import Build
 from pipeline.page import FLICKR_NOTICE, STYLE
-from pipeline.search import Build, Query
+from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
 from tests import small_archive as small
@@ -59,7 +60,7 @@ def built(tmp_path: Path, photos: Sequence[dict[str, Any]], captions: bool = Tru
     if captions:
         small.add_captions(archive, 0)
     index.build(archive, IndexSettings(of="tiny"))
-    return search.open_build(archive.url)
+    return builds.open_build(archive.url)
 
 
 @pytest.fixture

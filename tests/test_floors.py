@@ -16,6 +16,7 @@ FLOORS = [
     ["archive", "imaging"],
     ["rollup"],
     ["sources", "models", "indexes"],
+    ["builds"],
     ["stages"],
     ["upkeep"],
     ["search", "status"],

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import search
+from pipeline import builds, search
 from pipeline.archive import Archive
 from pipeline.demo.server import KEY, SECRET, Served
 from pipeline.models import store
@@ -75,7 +75,7 @@ def test_every_runner_and_every_store_give_the_same_tables(
     again = photostream.carry_out(settings)
     assert not again.built and again.progress.rows == {} and again.exit_status(0.1) == 0
 
-    build = search.open_build(place)
+    build = builds.open_build(place)
     made = build.card["identity"]
     load = lambda: store.load(place, made["model"], made["pretrained"], made["checkpoint_sha256"])  # noqa: E731
     answer = search.search(build, search.Query(text="a red sailboat", k=3), load)

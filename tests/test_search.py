@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import search, storage
+from pipeline import builds, search, storage
 from pipeline.archive import Archive
+from pipeline.builds import Build
 from pipeline.photo import UserError
-from pipeline.search import Build, Query
+from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
 from tests import small_archive as small
@@ -61,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Archive, dict[str, n
 
 @pytest.fixture(scope="module")
 def build(made: tuple[Archive, dict[str, np.ndarray]]) -> Build:
-    return search.open_build(made[0].url)
+    return builds.open_build(made[0].url)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +264,7 @@ def test_another_model_is_refused(build: Build) -> None:
 def test_forgotten_photos_are_in_no_answer_from_that_moment(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"), parts=1)
     index.build(archive, IndexSettings(of="tiny"))
-    build = search.open_build(archive.url)
+    build = builds.open_build(archive.url)
     first, second, *_ = found(build, Query("a boat"))
     small.forget(archive, first)
     assert first not in found(build, Query("a boat", k=100))
@@ -277,7 +278,7 @@ def test_a_photo_without_a_vector_cannot_be_searched_by(tmp_path: Path) -> None:
     small.add_pictures(archive, 0, [small.photo("flickr:1"), small.photo("flickr:2")])
     small.add_vectors(archive, 0, [small.random_vectors(1)[0], None])
     index.build(archive, IndexSettings(of="tiny"))
-    build = search.open_build(archive.url)
+    build = builds.open_build(archive.url)
     with pytest.raises(UserError, match="flickr:2 has no vector"):
         search.search(build, Query(image="flickr:2"), no_model)
     assert found(build, Query("a boat")) == ["flickr:1"]
@@ -286,38 +287,38 @@ def test_a_photo_without_a_vector_cannot_be_searched_by(tmp_path: Path) -> None:
 
 def test_open_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no archive"):
-        search.open_build(str(tmp_path / "nothing"))
+        builds.open_build(str(tmp_path / "nothing"))
     archive, _ = small.make(str(tmp_path / "archive"), parts=1)
     with pytest.raises(UserError, match="no index yet; `tintype index CONF`"):
-        search.open_build(archive.url)
+        builds.open_build(archive.url)
     card, _ = index.build(archive, IndexSettings(of="tiny"))
     with pytest.raises(UserError, match="no index of other yet"):
-        search.open_build(archive.url, "other")
+        builds.open_build(archive.url, "other")
     small.add_vectors(archive, 0, list(small.random_vectors(20)), "second")
     index.build(archive, IndexSettings(of="second"))
     with pytest.raises(UserError, match="indexes of second, tiny"):
-        search.open_build(archive.url)
-    assert search.open_build(archive.url, "second").card["of"] == "second"
-    path = storage.local_path(index.folder(archive, "tiny", card["build"])) / "index.faiss"
+        builds.open_build(archive.url)
+    assert builds.open_build(archive.url, "second").card["of"] == "second"
+    path = storage.local_path(builds.folder(archive, "tiny", card["build"])) / "index.faiss"
     whole = path.read_bytes()
     for damage in (whole[:-1], whole[1:] + b"x", None):
         path.unlink()
         if damage is not None:
             path.write_bytes(damage)
         with pytest.raises(UserError, match="is damaged"):
-            search.open_build(archive.url, "tiny")
+            builds.open_build(archive.url, "tiny")
 
 
 def test_readers_keep_their_build_while_current_moves_on(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"), parts=1)
     index.build(archive, IndexSettings(of="tiny"))
-    old = search.open_build(archive.url)
+    old = builds.open_build(archive.url)
     before = found(old, Query("a boat", k=30))
     small.add_pictures(archive, 1, [small.photo("flickr:new")])
     small.add_vectors(archive, 1, [words("a boat").astype(np.float16)])
     index.build(archive, IndexSettings(of="tiny"))
     assert found(old, Query("a boat", k=30)) == before
-    assert found(search.open_build(archive.url), Query("a boat"))[0] == "flickr:new"
+    assert found(builds.open_build(archive.url), Query("a boat"))[0] == "flickr:new"
 
 
 def test_a_remote_build_is_read_from_the_cache(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +327,7 @@ def test_a_remote_build_is_read_from_the_cache(place: str, tmp_path: Path, monke
     index.build(archive, IndexSettings(of="tiny"))
     vectors = {photo_id: small.unit(vector) for photo_id, vector in made.items()}
     for _ in range(2):
-        build = search.open_build(place)
+        build = builds.open_build(place)
         assert found(build, Query("a boat", where="photo_id <> 'x'")) == nearest(words("a boat"), vectors, 6)
     copies = sorted(path.name for path in (tmp_path / "cache").rglob("[!.]*") if path.is_file())  # but for locks
     assert copies == ([] if storage.is_local(place) else ["index.faiss", "photos.parquet"])
@@ -335,7 +336,7 @@ def test_a_remote_build_is_read_from_the_cache(place: str, tmp_path: Path, monke
 def test_a_path_with_a_quote(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "it's an archive"), parts=1)
     index.build(archive, IndexSettings(of="tiny"))
-    assert len(found(search.open_build(archive.url), Query("a boat", where="true"))) == 6
+    assert len(found(builds.open_build(archive.url), Query("a boat", where="true"))) == 6
 
 
 def test_json_is_the_documented_contract(build: Build) -> None:
@@ -371,7 +372,7 @@ def test_in_words(build: Build, query: Query, said: str) -> None:
 
 
 def test_no_file_of_the_build_is_written_by_a_search(made: tuple[Archive, Any], build: Build) -> None:
-    folder = storage.local_path(index.folder(made[0], "tiny", build.card["build"]))
+    folder = storage.local_path(builds.folder(made[0], "tiny", build.card["build"]))
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     found(build, Query("a boat", where="true"))
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline import contact_sheet, search, terminal
+from pipeline import builds, contact_sheet, search, terminal
 from pipeline.archive import Archive
 from pipeline.config import Settings, parse
 from pipeline.demo.server import KEY, SECRET, Served, serve
@@ -50,7 +50,7 @@ def show(folder: str, out: Console, err: Console) -> int:
     out.print(terminal.summary(done, folder, ()), highlight=False)
     out.print(terminal.status(status(Archive.open(folder))), highlight=False)
     out.print()
-    build = search.open_build(folder)
+    build = builds.open_build(folder)
     made = build.card["identity"]
     answers = search.search_many(
         build,
@@ -86,7 +86,7 @@ def served(cache: Path) -> Iterator[Served]:
         raise UserError(f"port {PORT} is taken, perhaps by another demo: wait for it, or stop it") from error
 
 
-def example_queries(build: search.Build) -> list[Query]:
+def example_queries(build: builds.Build) -> list[Query]:
     """Words, arithmetic on a photo, and a photo itself."""
     return [
         Query(text="a red sailboat"),
@@ -95,7 +95,7 @@ def example_queries(build: search.Build) -> list[Query]:
     ]
 
 
-def first_photo(build: search.Build, thing: str) -> str:
+def first_photo(build: builds.Build, thing: str) -> str:
     """The id of the first photo whose title names this thing and no other."""
     row_ids = build.matching(f"title ILIKE '%{thing}%' AND title NOT ILIKE '% and %'")
     if not len(row_ids):

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from pipeline.builds import Build
 from pipeline.export import clip_retrieval, wide
 from pipeline.export.selection import Selection, choose
-from pipeline.search import Build
 
 # An exporter writes a selection below a URL, and returns what `tintype export --json` prints.
 KINDS: dict[str, Callable[[Selection, str], dict[str, Any]]] = {

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import schemas
-from pipeline.search import Build
+from pipeline.builds import Build
 from pipeline.sources.licences import is_restricted
 
 RESERVED = "rights reserved or unknown"

@@ -4,14 +4,11 @@ A build is a folder that never changes; readers keep theirs while CURRENT moves 
 part, so that only FAISS ever holds them all.
 """
 
-import hashlib
 import json
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar, Literal
 
@@ -20,14 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import indexes, rollup, schemas, storage
+from pipeline import builds, indexes, rollup, schemas, storage
 from pipeline.archive import Archive, Change, Table, versions
 from pipeline.indexes import flat
 from pipeline.indexes.recall import recall
 from pipeline.photo import UserError
 
-FORMAT = 2  # 2: caption_by
-NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 RECALL_QUERIES = 1000
 RECALL_SEED = 0
 
@@ -69,47 +64,10 @@ def build(archive: Archive, settings: IndexSettings) -> tuple[dict[str, Any], bo
     if of is None:
         raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
     made_of = _made_of(archive, of, captions)
-    card = current(archive, of)
+    card = builds.current(archive, of)
     if card is not None and _is_made_of(card, made_of):
         return card, False
     return _build(archive, of, captions, made_of), True
-
-
-def current(archive: Archive, of: str) -> dict[str, Any] | None:
-    """The card of the build that searches of this embeddings table use; None where there is none yet."""
-    try:
-        return card(archive, of, storage.read(storage.join(folder(archive, of), "CURRENT")).decode())
-    except FileNotFoundError:
-        return None
-
-
-def card(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
-    """The card of a build; None where there is none, as of a build that a run was killed at."""
-    try:
-        return json.loads(storage.read(storage.join(folder(archive, of, name), "card.json")))
-    except FileNotFoundError:
-        return None
-
-
-def made_at(name: str) -> datetime:
-    """When a build of this name was begun."""
-    return datetime.strptime(name.partition("-")[0], NAME).replace(tzinfo=UTC)
-
-
-def remove(archive: Archive, of: str, name: str) -> None:
-    """Delete a build, and this machine's copy of it."""
-    there = folder(archive, of, name)
-    for file in storage.names(there):
-        storage.delete(storage.join(there, file))
-    if storage.is_local(there):
-        shutil.rmtree(storage.local_path(there), ignore_errors=True)
-    else:
-        shutil.rmtree(local_copy(there), ignore_errors=True)
-
-
-def local_copy(url: str) -> Path:
-    """Where this machine keeps its copy of a remote build."""
-    return storage.cache(hashlib.sha256(url.encode()).hexdigest()[:16])
 
 
 def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
@@ -118,16 +76,11 @@ def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
     return _is_made_of(card, _made_of(archive, card["of"], captions))
 
 
-def folder(archive: Archive, of: str, name: str = "") -> str:
-    """URL of the folder of a build, or of all builds of an embeddings table."""
-    return storage.join(archive.url, "index", of, *([name] if name else []))
-
-
 def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
     """The name of the embeddings or captions table asked for, else of the only one there is, else None."""
     there = [table.removeprefix(f"{kind}/") for table in archive.tables() if table.startswith(f"{kind}/")]
     if name is None and len(there) > 1:
-        raise UserError(f"{archive.url} has {kind} {', '.join(there)}: choose with --set {setting}=NAME")
+        raise UserError(f"{archive.url} has {kind} {', '.join(there)}: choose with --set {setting}=builds.NAME")
     if name is not None and name not in there:
         raise UserError(f"{archive.url} has no {kind} {name!r} yet; `tintype annotate CONF` makes them")
     return name or next(iter(there), None)
@@ -140,7 +93,7 @@ def _made_of(archive: Archive, of: str, captions: str | None) -> dict[str, Any]:
     tables = [archive.table(name) for name in ("images", "changes", "forgotten")] + [embeddings]
     tables += [captioned] if captioned else []
     return {
-        "format": FORMAT,
+        "format": builds.FORMAT,
         "of": of,
         "kind": "flat",  # the only kind: `auto` need not choose
         "identity": embeddings.identity(),
@@ -157,8 +110,8 @@ def _is_made_of(card: dict[str, Any], made_of: dict[str, Any]) -> bool:
 
 def _build(archive: Archive, of: str, captions: str | None, made_of: dict[str, Any]) -> dict[str, Any]:
     created_at = datetime.now(UTC)
-    name = f"{created_at:{NAME}}-{secrets.token_hex(2)}"
-    here = folder(archive, of, name)
+    name = f"{created_at:{builds.NAME}}-{secrets.token_hex(2)}"
+    here = builds.folder(archive, of, name)
     embeddings = archive.table(f"embeddings/{of}")
     parts = [int(part) for part in made_of["parts"][embeddings.name]]
 
@@ -200,7 +153,7 @@ def _build(archive: Archive, of: str, captions: str | None, made_of: dict[str, A
         "versions": versions(),
     }
     storage.create(storage.join(here, "card.json"), json.dumps(card, indent=2).encode())
-    storage.replace(storage.join(folder(archive, of), "CURRENT"), name.encode())
+    storage.replace(storage.join(builds.folder(archive, of), "CURRENT"), name.encode())
     return card
 
 

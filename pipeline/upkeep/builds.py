@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import builds, schemas, storage
 from pipeline import indexes as faiss_indexes
-from pipeline import schemas, storage
 from pipeline.models.settings import ABOUT
-from pipeline.stages import index as stage
 from pipeline.upkeep.inspection import KEYS, Inspection, Unreadable, count, opened, reading, row_groups
 
 CARD = {"build", "bytes", "photos", "rows", "kind", "of", "identity", "captions", "parts"}  # what is read of a card
@@ -92,23 +91,23 @@ def indexes(seen: Inspection, identities: Mapping[str, Mapping[str, Any]]) -> No
     """Enter what is wrong with the builds in use, and forgotten photos in any; note what is out of date."""
     for of in storage.names(storage.join(seen.archive.url, "index")):
         name = f"index/{of}"
-        builds = [build for build in storage.names(stage.folder(seen.archive, of)) if build != "CURRENT"]
+        names = [build for build in storage.names(builds.folder(seen.archive, of)) if build != "CURRENT"]
         try:
-            card = stage.current(seen.archive, of)
+            card = builds.current(seen.archive, of)
         except ValueError:
             card = {}
-        if card is None and storage.exists(storage.join(stage.folder(seen.archive, of), "CURRENT")):
+        if card is None and storage.exists(storage.join(builds.folder(seen.archive, of), "CURRENT")):
             seen.problem(name, None, "CURRENT names a build that is not there, or not whole", "`tintype index CONF`")
         elif card is None:
             seen.note(name, "no build in use: `tintype index CONF`")
         elif not card.keys() >= CARD:
-            build = storage.read(storage.join(stage.folder(seen.archive, of), "CURRENT")).decode(errors="replace")
+            build = storage.read(storage.join(builds.folder(seen.archive, of), "CURRENT")).decode(errors="replace")
             seen.problem(name, None, "the card of the build in use is damaged", _build_anew(name, build))
         else:
             _build(seen, name, card)
             if _is_stale(seen, card, identities):
                 seen.note(name, "older than its tables: `tintype index CONF` renews it")
-        for build in builds:
+        for build in names:
             _forgotten_in(seen, name, of, build, in_use=(card or {}).get("build") == build)
 
 
@@ -118,7 +117,7 @@ def _build_anew(name: str, build: str) -> str:
 
 def _build(seen: Inspection, name: str, card: dict[str, Any]) -> None:
     """The build in use: its files, their rows, and its vectors."""
-    folder = stage.folder(seen.archive, card["of"], card["build"])
+    folder = builds.folder(seen.archive, card["of"], card["build"])
     remedy = _build_anew(name, card["build"])
     for file, size in card["bytes"].items():
         fs, path = storage.filesystem(storage.join(folder, file))
@@ -206,7 +205,7 @@ def _forgotten_in(seen: Inspection, name: str, of: str, build: str, in_use: bool
     """Enter forgotten photos that a build holds, whether it is in use or not."""
     try:
         held = 0
-        with opened(storage.join(stage.folder(seen.archive, of, build), "photos.parquet")) as photos:
+        with opened(storage.join(builds.folder(seen.archive, of, build), "photos.parquet")) as photos:
             for rows in row_groups(photos, ["photo_id"]):
                 held += pc.sum(pc.is_in(rows["photo_id"], value_set=seen.forgotten)).as_py() or 0
     except Unreadable as error:

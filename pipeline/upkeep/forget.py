@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import rollup, schemas, storage
+from pipeline import builds, rollup, schemas, storage
 from pipeline.archive import Archive, Table
 from pipeline.photo import UserError
 from pipeline.stages import index
@@ -210,14 +210,14 @@ def renew(archive: Archive, removed: Removed | None = None) -> None:
     if not archive.table("forgotten").parts():
         return
     for of in storage.names(storage.join(archive.url, "index")):
-        card = index.current(archive, of)
+        card = builds.current(archive, of)
         if card is not None and not _knows(archive, card):
             captions = card["captions"]["table"] if card["captions"] else None
             try:
                 index.build(archive, index.IndexSettings(of=of, captions=captions))
                 removed.rebuilt.append(of)
             except UserError:  # nothing is left to index, or it cannot be told of what
-                storage.delete(storage.join(index.folder(archive, of), "CURRENT"))
+                storage.delete(storage.join(builds.folder(archive, of), "CURRENT"))
         removed.builds += prune(archive, of)
 
 
@@ -226,14 +226,14 @@ def prune(archive: Archive, of: str) -> int:
 
     So are those without a card: a run was killed at them, unless they are new.
     """
-    current = index.current(archive, of)
+    current = builds.current(archive, of)
     deleted = 0
-    for name in storage.names(index.folder(archive, of)):
+    for name in storage.names(builds.folder(archive, of)):
         if name == "CURRENT" or (current and name == current["build"]):
             continue
-        card = index.card(archive, of, name)
-        if not _knows(archive, card) if card else index.made_at(name) < datetime.now(UTC) - ORPHAN:
-            index.remove(archive, of, name)
+        card = builds.card(archive, of, name)
+        if not _knows(archive, card) if card else builds.made_at(name) < datetime.now(UTC) - ORPHAN:
+            builds.remove(archive, of, name)
             deleted += 1
     return deleted
 

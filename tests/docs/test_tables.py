@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import schemas, search
+from pipeline import builds, schemas, search
 from pipeline.archive import Archive
 from pipeline.photo import REASONS
 from pipeline.search import Query
@@ -169,7 +169,7 @@ def test_every_reason_is_described() -> None:
 
 
 def test_every_key_of_a_card_is_described(folder: Path) -> None:
-    card = index.current(Archive.open(str(folder / "archives" / "demo")), "demo")
+    card = builds.current(Archive.open(str(folder / "archives" / "demo")), "demo")
     assert card
     keys = [re.findall(r"`(\w+)`", names) for names, _ in rows("Index builds", "key of the card")]
     assert {key for names in keys for key in names} == card.keys()
@@ -206,7 +206,7 @@ def test_the_json_of_rights_is_as_documented(folder: Path) -> None:
 
 
 def test_the_json_of_search_is_as_documented(folder: Path) -> None:
-    build = search.open_build(str(folder / "archives" / "demo"))
+    build = builds.open_build(str(folder / "archives" / "demo"))
     answer = search.search(build, Query(image="flickr:1-0", k=1), load=lambda: pytest.fail("no model is needed"))
     said = json.loads(json.dumps(search.hits_json(build, answer)))
     example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"hits"' in code)

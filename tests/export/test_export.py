@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import export, search
+from pipeline import builds, export
 from pipeline.archive import Archive
 from pipeline.photo import UserError
 from pipeline.stages import index
@@ -48,7 +48,7 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def exported(archive: Archive, kind: str, out: Path, **how: Any) -> dict[str, Any]:
-    return export.export(search.open_build(archive.url), kind, str(out), **how)
+    return export.export(builds.open_build(archive.url), kind, str(out), **how)
 
 
 def ids(folder: Path) -> set[str]:
@@ -174,7 +174,7 @@ def test_the_card_tells_of_rights_models_and_what_is_missing(archive: Archive, t
 
 def test_an_export_of_an_object_store(archive: Archive, place: str, tmp_path: Path) -> None:
     out = place.replace("archive", "out")
-    build = search.open_build(archive.url)
+    build = builds.open_build(archive.url)
     export.export(build, "huggingface", out)
     small_archive.forget(archive, "flickr:0-0")
     assert export.export(build, "huggingface", out)["parts"] == {"written": 1, "kept": 2}

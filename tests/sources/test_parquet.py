@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import export, schemas, search
+from pipeline import builds, export, schemas
 from pipeline.archive import Archive
 from pipeline.gate import Gate
 from pipeline.photo import Photo, UserError
@@ -99,7 +99,7 @@ def test_pictures_go_into_an_archive_without_any_download(tmp_path: Path) -> Non
 def test_an_export_goes_into_another_archive_as_it_was(tmp_path: Path) -> None:
     archive, _ = small_archive.make(str(tmp_path / "archive"), parts=2, rows=3)
     index.build(archive, IndexSettings())
-    export.export(search.open_build(archive.url), "huggingface", str(tmp_path / "out"))
+    export.export(builds.open_build(archive.url), "huggingface", str(tmp_path / "out"))
     copy = Archive.create(str(tmp_path / "copy"))
     rows = fetched(ParquetSource(str(tmp_path / "out" / "data")), copy)
     kept = {

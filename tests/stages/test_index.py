@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import indexes, storage
+from pipeline import builds, indexes, storage
 from pipeline.archive import Archive
 from pipeline.photo import UserError
 from pipeline.stages import index
@@ -20,7 +20,7 @@ SETTINGS = IndexSettings(of="tiny")
 
 
 def rows_of(archive: Archive, card: dict) -> list[dict]:
-    data = storage.read(storage.join(index.folder(archive, card["of"], card["build"]), "photos.parquet"))
+    data = storage.read(storage.join(builds.folder(archive, card["of"], card["build"]), "photos.parquet"))
     return pq.read_table(io.BytesIO(data)).to_pylist()
 
 
@@ -32,8 +32,8 @@ def test_a_build_holds_index_photos_and_card(place: str) -> None:
     archive, _ = small.make(place)
     card, fresh = index.build(archive, SETTINGS)
     assert fresh
-    assert index.current(archive, "tiny") == card
-    folder = index.folder(archive, "tiny", card["build"])
+    assert builds.current(archive, "tiny") == card
+    folder = builds.folder(archive, "tiny", card["build"])
     assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet"]
     assert json.loads(storage.read(storage.join(folder, "card.json"))) == card
     assert (card["rows"], card["photos"], card["dim"], card["kind"]) == (60, 60, small.DIM, "flat")
@@ -65,7 +65,7 @@ def test_nothing_changed_builds_nothing(place: str) -> None:
     card, _ = index.build(archive, SETTINGS)
     assert index.build(archive, SETTINGS) == (card, False)
     assert index.is_fresh(archive, card)
-    assert storage.names(index.folder(archive, "tiny")) == [card["build"], "CURRENT"]
+    assert storage.names(builds.folder(archive, "tiny")) == [card["build"], "CURRENT"]
 
     small.change(archive, "flickr:0-0", "title", '"edited"')
     assert not index.is_fresh(archive, card)
@@ -83,7 +83,7 @@ def test_nothing_changed_builds_nothing(place: str) -> None:
     grown, fresh = index.build(archive, SETTINGS)
     assert fresh
     assert ids_of(archive, grown) - ids_of(archive, forgotten) == {"flickr:new"}
-    assert index.current(archive, "tiny") == grown
+    assert builds.current(archive, "tiny") == grown
 
 
 def test_only_live_rows_with_a_vector_are_indexed(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_only_live_rows_with_a_vector_are_indexed(tmp_path: Path) -> None:
     assert (card["photos"], card["rows"], card["problems"], card["not_annotated"]) == (3, 2, {"non_finite": 1}, 1)
     assert card["captions"] is None
     assert {row["caption"] for row in rows_of(archive, card)} == {None}
-    built = indexes.read(storage.local_path(index.folder(archive, "tiny", card["build"])) / "index.faiss")
+    built = indexes.read(storage.local_path(builds.folder(archive, "tiny", card["build"])) / "index.faiss")
     _, found = indexes.search(built, small.unit(vectors[:1]), 10)
     assert set(found[0]) - {-1} == {0, 1 << 20}
     assert indexes.vector(built, 1 << 20) == pytest.approx(small.unit(vectors[4]))
@@ -123,7 +123,7 @@ def test_every_row_id_leads_to_its_own_vector(tmp_path: Path) -> None:
         card, fresh = index.build(archive, SETTINGS)
         assert fresh
         assert card["recall"]["recall@10"] == 1.0
-        built = indexes.read(storage.local_path(index.folder(archive, "tiny", card["build"])) / "index.faiss")
+        built = indexes.read(storage.local_path(builds.folder(archive, "tiny", card["build"])) / "index.faiss")
         rows = rows_of(archive, card)
         assert {row["photo_id"] for row in rows} == vectors.keys()
         for row in rows:
@@ -158,10 +158,10 @@ def test_a_build_cut_short_is_never_current(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(indexes, "write", die)
         index.build(archive, SETTINGS)
-    assert index.current(archive, "tiny") == card
+    assert builds.current(archive, "tiny") == card
     again, fresh = index.build(archive, SETTINGS)
     assert fresh
-    assert index.current(archive, "tiny") == again
+    assert builds.current(archive, "tiny") == again
 
 
 def test_what_cannot_be_indexed_is_said_in_one_line(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_what_cannot_be_indexed_is_said_in_one_line(tmp_path: Path) -> None:
     small.add_vectors(archive, 0, [None])
     with pytest.raises(UserError, match="none of the 1 live photos has a vector"):
         index.build(archive, SETTINGS)
-    assert index.current(archive, "tiny") is None
+    assert builds.current(archive, "tiny") is None
     small.add_captions(archive, 0, "one")
     small.add_captions(archive, 0, "two")
     with pytest.raises(UserError, match=r"one, two: choose with --set index\.captions"):
@@ -192,5 +192,5 @@ def test_a_single_photo_has_no_recall_to_measure(tmp_path: Path) -> None:
 def test_duckdb_reads_the_photos_of_a_build(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"))
     card, _ = index.build(archive, SETTINGS)
-    path = f"{index.folder(archive, 'tiny', card['build'])}/photos.parquet"
+    path = f"{builds.folder(archive, 'tiny', card['build'])}/photos.parquet"
     assert duckdb.sql(f"SELECT count(DISTINCT row_id) FROM '{path}' WHERE caption LIKE '%:2-%'").fetchall() == [(20,)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import cli, contact_sheet, search, terminal
+from pipeline import builds, cli, contact_sheet, search, terminal
 from pipeline.archive import Archive
 from pipeline.export import export
 from pipeline.stages import index
@@ -29,7 +29,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 def first_hit(archive: Archive) -> search.Answer:
     """What is nearest to photo 0-1, though that is a neighbour only by chance: there are but a few."""
-    build = search.open_build(archive.url)
+    build = builds.open_build(archive.url)
 
     def load() -> search.Embedder:
         raise AssertionError("a photo of the archive needs no model")
@@ -52,7 +52,7 @@ def test_a_correction_wins_at_once_and_in_every_build_after(
     assert caption_of(archive, "flickr:0-3") == expected
     index.build(archive, index.IndexSettings())
     assert caption_of(archive, "flickr:0-3") == expected
-    build = search.open_build(archive.url)
+    build = builds.open_build(archive.url)
     assert build.matching("caption = 'Anna, 1910'").tolist() == [3]
 
     # A machine that captions everything anew does not undo it.
@@ -61,7 +61,7 @@ def test_a_correction_wins_at_once_and_in_every_build_after(
     assert caption_of(archive, "flickr:0-3") == expected
 
     answer = first_hit(archive)
-    page = contact_sheet.render(search.open_build(archive.url), [answer])
+    page = contact_sheet.render(builds.open_build(archive.url), [answer])
     assert "Caption written by R. Curator" in page and '<p class="caption person"' in page
     shown = tmp_path / "shown.txt"
     from rich.console import Console
@@ -70,7 +70,7 @@ def test_a_correction_wins_at_once_and_in_every_build_after(
         Console(file=file, width=200).print(terminal.hits(answer))
     assert "Anna, 1910  caption by R. Curator" in shown.read_text()
     out = str(tmp_path / "wide")
-    export(search.open_build(archive.url), "wide", out, where=None, restricted=True)
+    export(builds.open_build(archive.url), "wide", out, where=None, restricted=True)
     rows = {row["photo_id"]: row for row in pq.read_table(f"{out}/data/part-000000.parquet").to_pylist()}
     assert (rows["flickr:0-3"]["caption"], rows["flickr:0-3"]["caption_by"]) == ("Anna, 1910", "R. Curator")
 

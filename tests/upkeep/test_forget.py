@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli, rollup, search, storage
+from pipeline import builds, cli, rollup, storage
 from pipeline.archive import Archive
 from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import demo_stream
@@ -71,7 +71,7 @@ def test_a_forgotten_photo_is_in_no_byte(place: str) -> None:
     written = {name: archive.table(name).receipt(0)["write_id"] for name in archive.tables()}
 
     assert forget.forget(archive, ["flickr:0-3"], "the owner asks") == []
-    build = search.open_build(place)
+    build = builds.open_build(place)
     assert 3 in build.news().hidden
     removed = forget.finish(archive)
     assert removed.rows == dict.fromkeys(archive.tables(), 1) and removed.rebuilt == ["tiny"] and removed.builds == 2
@@ -84,9 +84,9 @@ def test_a_forgotten_photo_is_in_no_byte(place: str) -> None:
         said = {column: value for column, value in after[0][3].items() if value is not None}
         marks = {"images": {"outcome": "gone", "detail": "forgotten"}, "photos": {}}
         assert said == {"row_id": 3, "photo_id": "flickr:0-3"} | marks.get(name, {"problem": "forgotten"})
-    assert len(search.open_build(place).row_ids(["flickr:0-3", "flickr:0-4"])) == 1
+    assert len(builds.open_build(place).row_ids(["flickr:0-3", "flickr:0-4"])) == 1
     assert status(archive)["photos"] == {"live": 39, "gone": 0, "failed": 0, "forgotten": 1}
-    assert index.is_fresh(archive, search.open_build(place).card)
+    assert index.is_fresh(archive, builds.open_build(place).card)
     assert forget.finish(archive) == forget.Removed()  # nothing is left to do
 
 
@@ -169,7 +169,7 @@ def test_killed_at_any_moment_it_ends_when_run_again(tmp_path: Path) -> None:
             forgetter.kill()
             kills += 1
         forgetter.join()
-        build = search.open_build(archive.url)
+        build = builds.open_build(archive.url)
         if archive.forgotten():  # from that moment on
             assert set(build.row_ids(photos).values()) <= build.news().hidden
         forget_all(archive.url, photos)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import search
+from pipeline import builds, search
 from pipeline.archive import Archive
 from pipeline.demo.faults import Fault, failure, listed
 from pipeline.demo.server import KEY, SECRET, Served, serve
@@ -124,7 +124,7 @@ def test_a_refresh_makes_exactly_the_right_rows(tmp_path: Path, served: Served, 
         "flickr:tintype_demo": {"edited": 10, "relicensed": 5, "replaced": 2, "gone": 5, "forgotten": 3}
     }
 
-    build = search.open_build(settings.archive)
+    build = builds.open_build(settings.archive)
     assert done.built and not build.row_ids(ids(deleted))
     facts = {row["photo_id"]: row for row in pq.read_table(build.folder / "photos.parquet").to_pylist()}
     assert {photo_id for photo_id, row in facts.items() if row["title"].endswith(", corrected")} == set(ids(titled))
@@ -172,9 +172,9 @@ def test_what_is_gone_leaves_search_before_any_index_is_built(tmp_path: Path, se
     photostream.carry_out(settings, ["list"], refresh=True)
     assert photo_id not in found(settings.archive)
     assert (
-        not search.open_build(settings.archive)
+        not builds.open_build(settings.archive)
         .news()
-        .hidden.isdisjoint(search.open_build(settings.archive).row_ids([photo_id]).values())
+        .hidden.isdisjoint(builds.open_build(settings.archive).row_ids([photo_id]).values())
     )
 
     served.stream = before()
@@ -185,7 +185,7 @@ def test_what_is_gone_leaves_search_before_any_index_is_built(tmp_path: Path, se
 
 def found(archive: str) -> set[str]:
     """What a search for anything answers with."""
-    build = search.open_build(archive)
+    build = builds.open_build(archive)
     made = build.card["identity"]
     load = lambda: store.load(archive, made["model"], made["pretrained"], made["checkpoint_sha256"])  # noqa: E731
     return {hit.photo_id for hit in search.search(build, search.Query(text="a boat", k=10_000), load).hits}

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import schemas, storage
+from pipeline import builds, schemas, storage
 from pipeline.archive import Archive
 from pipeline.cli import main
 from pipeline.demo.server import Served
@@ -379,9 +379,9 @@ def test_weights_that_are_missing_or_damaged(archive: Archive, conf: str) -> Non
 @pytest.fixture
 def build(archive: Archive) -> Path:
     """The folder of the build in use."""
-    card = index.current(archive, "tiny")
+    card = builds.current(archive, "tiny")
     assert card
-    return Path(index.folder(archive, "tiny", card["build"]))
+    return Path(builds.folder(archive, "tiny", card["build"]))
 
 
 def index_problem(archive: Archive, build: Path) -> str:
