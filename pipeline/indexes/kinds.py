@@ -77,8 +77,12 @@ def lists(rows: int) -> int:
 
 
 def code_bytes(rows: int, dim: int, memory: int) -> int:
-    """Bytes of a vector's code: as many as memory allows, of those that divide the dimensions into equal parts."""
-    sizes = [m for m in range(dim // 2, 0, -1) if dim % m == 0] or [1]
+    """Bytes of a vector's code: a quarter of its dimensions, or as many less as memory allows.
+
+    They must divide the dimensions into equal parts. More are slower to train, and what they tell better, comparing
+    the best with their vectors tells anyway.
+    """
+    sizes = [m for m in range(max(dim // 4, 1), 0, -1) if dim % m == 0]
     large = [m for m in sizes if m >= dim // 16] or sizes[:1]
     return next((m for m in large if rows * (m + ROW_ID) + lists(rows) * dim * 4 <= memory), large[-1])
 

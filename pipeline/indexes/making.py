@@ -15,7 +15,9 @@ import numpy as np
 if TYPE_CHECKING:
     import faiss
 
+# More take longer, and the index finds no more (benchmarks/indexes.py).
 TRAIN_ITERATIONS = 5
+CODE_ITERATIONS, CODE_SAMPLE = 8, 128  # for product quantizers; vectors for each of the 256 values of a byte
 SEED = 0
 ADDED = 1 << 14  # vectors at a time: what is computed between has a row for each list
 
@@ -44,6 +46,8 @@ def train(factory: str, sample: np.ndarray) -> "faiss.Index":
         ivf.cp.niter, ivf.cp.seed = TRAIN_ITERATIONS, SEED
         # The sample is as large as it should be already.
         ivf.cp.min_points_per_centroid, ivf.cp.max_points_per_centroid = 1, len(sample)
+        if hasattr(ivf, "pq"):
+            ivf.pq.cp.niter, ivf.pq.cp.max_points_per_centroid = CODE_ITERATIONS, CODE_SAMPLE
         if faiss.get_num_gpus():
             ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(sample.shape[1]))
     index.train(sample)

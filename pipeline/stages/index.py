@@ -68,7 +68,7 @@ class IndexSettings:
     """What searching, and making, the index may take of memory: `4G`, `600M`."""
     latency: Annotated[float, pydantic.Field(gt=0)] = 20.0
     """Milliseconds that `auto` lets exact search take for a query, on the machine that builds."""
-    min_recall: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.97
+    min_recall: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.99
     """The share of the ten nearest photos that a search must find, on the average: effort is raised until it does."""
     keep: Annotated[int, pydantic.Field(ge=1)] = 2
     """Builds that are kept, the one in use among them."""
