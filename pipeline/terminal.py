@@ -32,7 +32,8 @@ CREDITS = 5  # shown of many
 def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableType:
     """What a run did, what failed and why, and what to do about it."""
     progress = done.progress
-    lines = [f"{archive}: {worked(done)}, in {progress.seconds():.0f} s"]
+    said = "" if set(steps) == {"index"} else f"{worked(done)}, "
+    lines = [f"{archive}: {said}in {progress.seconds():.0f} s"]
     lines += [f"  listing of {note}" for note in progress.notes]
     for source, counts in progress.changed.items():
         lines.append(f"  {source}: " + (", ".join(f"{n:,} {what}" for what, n in counts.items()) or "nothing changed"))

@@ -43,11 +43,13 @@ def train(factory: str, sample: np.ndarray) -> "faiss.Index":
     index = empty(factory, sample.shape[1])
     ivf = faiss.try_extract_index_ivf(index)
     if ivf:
+        ivf = faiss.downcast_index(ivf)
         ivf.cp.niter, ivf.cp.seed = TRAIN_ITERATIONS, SEED
         # The sample is as large as it should be already.
         ivf.cp.min_points_per_centroid, ivf.cp.max_points_per_centroid = 1, len(sample)
         if hasattr(ivf, "pq"):
             ivf.pq.cp.niter, ivf.pq.cp.max_points_per_centroid = CODE_ITERATIONS, CODE_SAMPLE
+            ivf.pq.cp.min_points_per_centroid = 1
         if faiss.get_num_gpus():
             ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(sample.shape[1]))
     index.train(sample)
