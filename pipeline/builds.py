@@ -16,11 +16,11 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from pipeline import indexes, storage
+from pipeline import indexes, storage, words
 from pipeline.archive import Archive, Change, gone
 from pipeline.photo import UserError
 
-FORMAT = 2  # 2: caption_by
+FORMAT = 3  # 2: caption_by; 3: words.sqlite
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 
 
@@ -100,6 +100,15 @@ class Build:
     def vector(self, row_id: int) -> np.ndarray:
         """The unit vector of a photo, float32[dim]. Raises KeyError for one that has none in this build."""
         return indexes.vector(self.index, row_id)
+
+    def words(
+        self, text: str, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
+    ) -> list[tuple[int, float]]:
+        """The k photos that say most of a text: (row id, BM25), best first; see words.search. Raises UserError."""
+        try:
+            return words.search([self.folder / "words.sqlite"], text, k, among=among, without=without)
+        except words.Damaged as error:
+            raise _damaged(self.folder) from error
 
     def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of photos.parquet for some rows, by row id."""

@@ -330,7 +330,7 @@ def test_a_remote_build_is_read_from_the_cache(place: str, tmp_path: Path, monke
         build = builds.open_build(place)
         assert found(build, Query("a boat", where="photo_id <> 'x'")) == nearest(words("a boat"), vectors, 6)
     copies = sorted(path.name for path in (tmp_path / "cache").rglob("[!.]*") if path.is_file())  # but for locks
-    assert copies == ([] if storage.is_local(place) else ["index.faiss", "photos.parquet"])
+    assert copies == ([] if storage.is_local(place) else ["index.faiss", "photos.parquet", "words.sqlite"])
 
 
 def test_a_path_with_a_quote(tmp_path: Path) -> None:

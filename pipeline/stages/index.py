@@ -1,4 +1,4 @@
-"""index: live rows → a build (index.faiss, photos.parquet, card.json) → recall measured → CURRENT switched.
+"""index: live rows → a build (index, facts, words, card) → recall measured → CURRENT switched.
 
 A build is a folder that never changes; readers keep theirs while CURRENT moves on to the next. Vectors are read part by
 part, so that only FAISS ever holds them all.
@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import builds, indexes, rollup, schemas, storage
+from pipeline import builds, indexes, rollup, schemas, storage, words
 from pipeline.archive import Archive, Change, Table, versions
 from pipeline.indexes import flat
 from pipeline.indexes.recall import recall
@@ -132,10 +133,7 @@ def _build(archive: Archive, of: str, captions: str | None, made_of: dict[str, A
     recalled = perf_counter()
     corrected = {photo_id: facts["caption"] for photo_id, facts in archive.changes().items() if "caption" in facts}
     captioned = archive.table(f"captions/{captions}") if captions else None
-    sizes = {
-        "photos.parquet": _write_photos(here, live, parts, captioned, corrected),
-        "index.faiss": _write_index(here, index),
-    }
+    sizes = _write_photos(here, live, parts, captioned, corrected) | {"index.faiss": _write_index(here, index)}
     written = perf_counter()
 
     seconds = {"live": read - start, "add": added - read, "recall": recalled - added, "write": written - recalled}
@@ -198,8 +196,8 @@ def _measure(index: indexes.Index, embeddings: Table, parts: list[int], row_ids:
 
 def _write_photos(
     here: str, live: pa.Table, parts: list[int], captions: Table | None, corrected: Mapping[str, Change]
-) -> int:
-    """Commit photos.parquet, a row group a part; its bytes."""
+) -> dict[str, int]:
+    """Commit photos.parquet, a row group a part, and the words in it as words.sqlite; the bytes of each."""
     row_ids = live["row_id"].to_numpy()
     schema = pa.schema([*live.schema, *CAPTION])
     captioned = set(captions.parts()) if captions else set()
@@ -217,6 +215,16 @@ def _write_photos(
                     written = CAPTION.empty_table().take(pa.nulls(rows.num_rows, pa.int64()))
                 written = _corrected(rows["photo_id"].to_pylist(), written, corrected)
                 writer.write_table(pa.table([*rows.columns, *written.columns], schema=schema))
+        sizes = {"photos.parquet": path.stat().st_size, "words.sqlite": _write_words(here, path)}
+        storage.create(url, path)
+    return sizes
+
+
+def _write_words(here: str, photos: Path) -> int:
+    """Commit words.sqlite; its bytes."""
+    url = storage.join(here, "words.sqlite")
+    with storage.scratch(url) as path:
+        words.write(photos, path)
         size = path.stat().st_size
         storage.create(url, path)
     return size
@@ -224,11 +232,11 @@ def _write_photos(
 
 def _corrected(photo_ids: list[str], written: pa.Table, corrected: Mapping[str, Change]) -> pa.Table:
     """Captions, with people's own in the place of the machine's."""
-    words = {row: corrected[photo_id] for row, photo_id in enumerate(photo_ids) if photo_id in corrected}
-    if not words:
+    said = {row: corrected[photo_id] for row, photo_id in enumerate(photo_ids) if photo_id in corrected}
+    if not said:
         return written
     rows = written.to_pylist()
-    for row, word in words.items():
+    for row, word in said.items():
         rows[row] = dict.fromkeys(CAPTION.names) | {"caption": word.value, "caption_by": word.by}
     return pa.Table.from_pylist(rows, CAPTION)
 

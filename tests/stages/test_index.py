@@ -34,7 +34,7 @@ def test_a_build_holds_index_photos_and_card(place: str) -> None:
     assert fresh
     assert builds.current(archive, "tiny") == card
     folder = builds.folder(archive, "tiny", card["build"])
-    assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet"]
+    assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet", "words.sqlite"]
     assert json.loads(storage.read(storage.join(folder, "card.json"))) == card
     assert (card["rows"], card["photos"], card["dim"], card["kind"]) == (60, 60, small.DIM, "flat")
     assert card["recall"] == {"recall@10": 1.0, "queries": 60, "seed": 0}
