@@ -161,7 +161,7 @@ def test_a_picture_from_the_web(
     assert found(build, Query(image=f"{web}/red.jpg")) == nearest(expected, vectors, 6)
     with pytest.raises(UserError, match=r"cannot get the picture .*404"):
         search.search(build, Query(image=f"{web}/gone.jpg"), Embedder)
-    monkeypatch.setattr(search, "MAX_PICTURE_BYTES", 100)
+    monkeypatch.setattr(search.vectors, "MAX_PICTURE_BYTES", 100)
     with pytest.raises(UserError, match="larger than"):
         search.search(build, Query(image=f"{web}/red.jpg"), Embedder)
     with pytest.raises(UserError, match="cannot get the picture"):
@@ -341,9 +341,9 @@ def test_a_path_with_a_quote(tmp_path: Path) -> None:
 
 def test_json_is_the_documented_contract(build: Build) -> None:
     answer = search.search(build, Query("a boat", k=2, where="true"), Embedder)
-    told = json.loads(json.dumps(search.hits_json(build, answer)))
+    told = json.loads(json.dumps(search.hits_json([build], answer)))
     assert told.keys() == {"query", "index", "hits"}
-    assert told["query"] == {"text": "a boat", "where": "true", "scale": 1.0, "k": 2}
+    assert told["query"] == {"text": "a boat", "where": "true", "scale": 1.0, "k": 2, "mode": "vector"}
     assert told["index"]["build"] == build.card["build"]
     first = told["hits"][0]
     assert list(first) == [

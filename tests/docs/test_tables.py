@@ -208,7 +208,7 @@ def test_the_json_of_rights_is_as_documented(folder: Path) -> None:
 def test_the_json_of_search_is_as_documented(folder: Path) -> None:
     build = builds.open_build(str(folder / "archives" / "demo"))
     answer = search.search(build, Query(image="flickr:1-0", k=1), load=lambda: pytest.fail("no model is needed"))
-    said = json.loads(json.dumps(search.hits_json(build, answer)))
+    said = json.loads(json.dumps(search.hits_json([build], answer)))
     example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"hits"' in code)
     assert said.keys() == example.keys()
     assert said["index"].keys() == example["index"].keys()
