@@ -1,6 +1,7 @@
 """Searching one build: exact, with arithmetic, filters that reach nothing else, forgotten photos, the JSON contract."""
 
 import http.server
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from rich.console import Console, RenderableType
 
 from pipeline import builds, search, storage
 from pipeline.archive import Archive
@@ -43,6 +45,12 @@ class Embedder:
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         return small.unit([np.random.default_rng(list(text.encode())).standard_normal(small.DIM) for text in texts])
+
+
+def shown(printed: RenderableType) -> str:
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(printed)
+    return console.export_text()
 
 
 def no_model() -> Embedder:
