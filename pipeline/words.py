@@ -122,13 +122,15 @@ def _phrases(text: str) -> list[str]:
     A word with a hyphen or an apostrophe in it is a phrase; so are each two neighbours of Chinese, Japanese or Korean
     characters, unless the user's own quotes say more.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for number, part in enumerate(re.split(r'"([^"]*)"', text.translate(_QUOTES))):
         letters = unicodedata.normalize("NFC", part)
         said = "".join(c if unicodedata.category(c)[0] in "LMN" or c in "-'’" else " " for c in letters)
         asked = [said] if number % 2 else [pair for word in said.split() for pair in _pairs(word)]
-        found |= dict.fromkeys(f'"{_apart(one).strip().casefold()}"' for one in asked if any(map(str.isalnum, one)))
-    return list(found)
+        for one in asked:
+            if any(map(str.isalnum, one)):
+                found.setdefault(one.casefold(), f'"{_apart(one).strip()}"')
+    return list(found.values())
 
 
 def _pairs(word: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ PHOTOS: list[dict[str, Any]] = [
     {"row_id": 2, "title": "富士山の写真", "description": "I <3 it", "caption": "a mountain"},
     {"row_id": 3, "title": "Mini-golf", "human_captions": ["somebody putting", "a sunny day"]},
     {"row_id": 1 << 40, "title": "서울에서", "description": "cafe\u0301 हिन्दी"},
-    {"row_id": 5},
+    {"row_id": 5, "title": "ΟΔΟΣ", "caption": "eine alte Straße"},
 ]  # fmt: skip
 COLUMNS = ("title", "description", "tags", "human_captions", "caption")
 SCHEMA = pa.schema(
@@ -66,6 +66,8 @@ def found(path: Path, text: str, **limits: Any) -> list[int]:
         ('"富士通"', []),
         ("写真", [2]),
         ("서울", [1 << 40]),
+        ("Straße", [5]),
+        ("ΟΔΟΣ alt", [5]),
         ("nothing of that", []),
     ],
 )

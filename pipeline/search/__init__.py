@@ -119,7 +119,7 @@ def _rankings(
     among: list[int | None] = [None] * len(queries)
     depths = [_depth(query, len(spaces)) for query in queries]
     for number, space in enumerate(spaces):
-        of, asked = space.build.card["of"], ask(space, queries, depths, held[number], named)
+        of, asked = _name(space), ask(space, queries, depths, held[number], named)
         for where, places in _alike(queries):
             kept = None if where is None else space.build.matching(where)
             group = [asked[place] for place in places]
@@ -131,6 +131,12 @@ def _rankings(
                 if kept is not None:
                     among[places[place]] = max(among[places[place]] or 0, len(kept))
     return rankings, among
+
+
+def _name(space: Space) -> str:
+    """What a ranking by vectors is called: as its embeddings, unless those are called as the other kind of ranking."""
+    of = space.build.card["of"]
+    return f"embeddings/{of}" if of == WORDS else of
 
 
 def _alike(queries: Sequence[Query]) -> list[tuple[str | None, list[int]]]:
