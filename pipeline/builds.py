@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import indexes, storage
+from pipeline import indexes, storage, words
 from pipeline.archive import Archive, Change, gone
 from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
-FORMAT = 3  # 2: caption_by; 3: bases, effort, truth
+FORMAT = 3  # 2: caption_by; 3: words.sqlite, bases, effort, truth
 ORPHAN = timedelta(hours=6)  # a build without a card that is this old is of a run that was killed
 ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
@@ -132,6 +132,17 @@ class Build:
         if not rows["embedding"][0].is_valid:
             raise KeyError(row_id)
         return exact.unit(np.array([rows["embedding"][0].as_py()], np.float16))[0]
+
+    def words(
+        self, text: str, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
+    ) -> list[tuple[int, float]]:
+        """The k photos that say most of a text: (row id, BM25), best first; see words.search. Raises UserError."""
+        masks = [segment.masked for segment in self.segments]
+        files = [(folder / "words.sqlite", masked) for folder, masked in zip(self.folders, masks, strict=True)]
+        try:
+            return words.search(files, text, k, among=among, without=without)
+        except words.Damaged as error:
+            raise _damaged(self.folders[-1]) from error
 
     def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of photos for some rows, by row id."""

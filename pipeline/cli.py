@@ -3,7 +3,7 @@
 import getpass
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +16,12 @@ from pipeline.archive import Archive
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
 from pipeline.plan import plan
-from pipeline.search import Query
+from pipeline.search import Query, hits
 from pipeline.sources.flickr import address
 from pipeline.stages import index
 from pipeline.status import status
 from pipeline.upkeep import correct, forget, rights
+from pipeline.upkeep.inspection import count
 from pipeline.upkeep.verify import verify
 from pipeline.work import STEPS
 
@@ -179,25 +180,60 @@ def search_command(
     scale: Annotated[float, typer.Option(help="How much of plus − minus is added.")] = 1.0,
     where: Annotated[str | None, typer.Option(help="SQL over the photos: \"date_taken < '1910'\".")] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 6,
-    queries: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML list of queries, all at once.")] = None,
-    of: Annotated[str | None, typer.Option(help="Which embeddings' index, where there are several.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Look for the words in titles and captions too.")] = False,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Look for the words alone; needs no model.")] = False,
+    queries: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Many queries, as .yaml, .jsonl or .parquet.")
+    ] = None,
+    of: Annotated[
+        list[str], typer.Option(help="Which embeddings' index, where there are several; give more to fuse them.")
+    ] = [],  # noqa: B006
     as_json: Json = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the hits.")] = None,
+    hits_file: Annotated[
+        str | None, typer.Option("--out", metavar="FILE|URL", help="Write the hits as .parquet, and print none.")
+    ] = None,
 ) -> None:
     """Search by words, by picture, by a photo of the archive, or by arithmetic of these."""
-    given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k)
-    asked = config.load_queries(queries, k, where) if queries else [given]
-    build = builds.open_build(archive_url(archive), of)
-    answers = search.search_many(build, asked, lambda: model_of(build))
-    if html:
-        Path(html).write_text(contact_sheet.render(build, answers), encoding="utf-8")
-        print(f"tintype: wrote the contact sheet {html}", file=sys.stderr)
-    if as_json:
-        said = [search.hits_json(build, answer) for answer in answers]
-        print(json.dumps(said if queries else said[0], ensure_ascii=False))
-    else:
+    if hybrid and text_only:
+        raise UserError("give either --hybrid, for words and pictures, or --text-only, for words")
+    if queries and (text or image or plus or minus):
+        raise UserError(f"give either one query or a file of them, not both: leave out --queries {queries}")
+    if hits_file and not hits_file.endswith(".parquet"):
+        raise UserError(f"--out {hits_file}: hits are written as Parquet, so give it a name that ends in .parquet")
+    mode: search.Mode = "hybrid" if hybrid else "words" if text_only else "vector"
+    given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k, mode=mode)
+    asked = config.load_queries(queries, k, where, mode) if queries else [given]
+    url = archive_url(archive)
+    searched = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
+    answers = warned(search.answers(searched, asked, model_of), searched[0])
+    if hits_file or as_json or html:
+        answers = progress.counted(answers, len(asked), "queries", err)
+    if as_json or html:
+        answers = list(answers)  # they are shown together
+        if html:
+            Path(html).write_text(contact_sheet.render(searched, answers), encoding="utf-8")
+            print(f"tintype: wrote the contact sheet {html}", file=sys.stderr)
+        if as_json:
+            said = [search.hits_json(searched, answer) for answer in answers]
+            print(json.dumps(said if queries else said[0], ensure_ascii=False))
+    if hits_file:
+        number = hits.write_parquet(hits_file, answers)
+        print(f"tintype: wrote {number:,} hits of {len(asked):,} queries to {hits_file}", file=sys.stderr)
+    elif not as_json:
         for answer in answers:
             out.print(terminal.hits(answer), highlight=False)
+
+
+def warned(answers: Iterable[search.Answer], build: builds.Build) -> Iterable[search.Answer]:
+    """The answers, with a line for each filter that keeps nothing: no hit is then nobody's fault but the filter's."""
+    empty = set()
+    for answer in answers:
+        if answer.among == 0 and answer.query.where not in empty:
+            empty.add(answer.query.where)
+            total = count(build.card["photos"], "photo")
+            print(f"tintype: --where {answer.query.where!r} keeps none of {total}", file=sys.stderr)
+        yield answer
 
 
 @app.command("verify")

@@ -18,6 +18,7 @@ from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
+from pipeline.search.hits import score
 from pipeline.upkeep.forget import Removed
 from pipeline.upkeep.inspection import count
 
@@ -214,6 +215,7 @@ def hits(answer: Answer) -> RenderableType:
     head = Text(in_words(answer), style="bold")
     if not answer.hits:
         return Group(head, Text("  no photo answers this\n"))
+    head.append(f"  by {answer.score()}", style="not bold dim")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
@@ -225,11 +227,12 @@ def hits(answer: Answer) -> RenderableType:
                 f"  caption by {hit.caption_by or 'a machine'}", style="dim"
             )
         rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else None)
-        facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id)
+        ranks = ", ".join(f"{name} {rank}" for name, rank in hit.ranks.items())
+        facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id, ranks)
         known.append("\n" + " · ".join(filter(None, facts)), style="dim")
         if hit.page_url:
             known.append(f"\n{hit.page_url}", style="dim")
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", known)
+        table.add_row(str(hit.rank), score(hit), known)
     return Group(head, table, Text(""))
 
 

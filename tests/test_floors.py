@@ -15,7 +15,7 @@ FLOORS = [
     ["schemas", "storage", "pixels", "page"],
     ["archive", "imaging"],
     ["rollup"],
-    ["sources", "models", "indexes"],
+    ["sources", "models", "indexes", "words"],
     ["builds"],
     ["stages"],
     ["upkeep"],

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 
-from pipeline import builds, indexes, rollup, storage
+from pipeline import builds, indexes, rollup, storage, words
 from pipeline.archive import Archive, versions
 from pipeline.indexes import kinds, recall
 from pipeline.indexes.kinds import Choice
@@ -233,6 +233,8 @@ def _write_facts(archive: Archive, rows: Contents, made_of: Mapping[str, Any], f
     captions = made_of["captions"]["table"] if made_of["captions"] else None
     contents.write_photos(archive, rows, captions, folder / "photos.parquet")
     clock.lap("photos")
+    words.write(folder / "photos.parquet", folder / "words.sqlite")
+    clock.lap("words")
 
 
 # --- a build that grows another ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pipeline import builds, schemas, search
 from pipeline.archive import Archive
 from pipeline.photo import REASONS
 from pipeline.search import Query
+from pipeline.search.hits import HITS
 from pipeline.stages import contents, index
 from pipeline.stages.index import IndexSettings
 from pipeline.status import status
@@ -208,10 +209,18 @@ def test_the_json_of_rights_is_as_documented(folder: Path) -> None:
 def test_the_json_of_search_is_as_documented(folder: Path) -> None:
     build = builds.open_build(str(folder / "archives" / "demo"))
     answer = search.search(build, Query(image="flickr:1-0", k=1), load=lambda: pytest.fail("no model is needed"))
-    said = json.loads(json.dumps(search.hits_json(build, answer)))
+    said = json.loads(json.dumps(search.hits_json([build], answer)))
     example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"hits"' in code)
     assert said.keys() == example.keys()
     assert said["index"].keys() == example["index"].keys()
+    assert list(said["query"]) == ["image", *list(example["query"])[1:]]
     [hit], [documented] = said["hits"], example["hits"]
     assert list(hit) == list(documented)
     assert hit["license"].keys() == documented["license"].keys()
+
+
+def test_every_column_of_the_hits_is_described() -> None:
+    described = [
+        re.findall(r"`(\w+)`", names) for names, _, meaning in rows("JSON on standard output", "column") if meaning
+    ]
+    assert [name for names in described for name in names] == HITS.names
