@@ -29,6 +29,7 @@ PART = re.compile(r"part-(\d{6,})\.parquet")
 # Six hits read from one row group of 130 MB cost 1.4 s, from groups of 50 rows 21 ms.
 IMAGE_GROUP_ROWS = 50
 IMAGE_GROUP_BYTES = 16 << 20
+DERIVED = ("embeddings", "captions", "hashes")  # folders of derived tables
 VERSIONS = ("ray", "torch", "open_clip_torch", "pyarrow", "pillow", "faiss-gpu", "faiss-cpu", "flickrapi")
 
 
@@ -265,7 +266,7 @@ class Archive:
     def tables(self) -> list[str]:
         """Names of the aligned tables that have a folder: photos, images, then the derived ones."""
         top = set(storage.names(self.url))
-        derived = [f"{kind}/{name}" for kind in ("embeddings", "captions") for name in self._derived(kind)]
+        derived = [f"{kind}/{name}" for kind in DERIVED for name in self._derived(kind)]
         return [name for name in ("photos", "images") if name in top] + derived
 
     def _derived(self, kind: str) -> list[str]:
