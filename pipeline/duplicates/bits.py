@@ -45,9 +45,10 @@ def _join_bucket(parent: np.ndarray, hashes: np.ndarray, bucket: np.ndarray, wit
         if (roots == roots[0]).all() and (others == roots[0]).all():  # as in a crowd that is joined already
             continue
         near = distances(hashes[rows], hashes[columns]) <= within
-        near &= roots[:, None] != others[None]
-        left, right = np.nonzero(near)
-        _join(parent, rows[left], columns[right])
+        if near.any():
+            near &= roots[:, None] != others[None]
+            left, right = np.nonzero(near)
+            _join(parent, rows[left], columns[right])
 
 
 def _join(parent: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:

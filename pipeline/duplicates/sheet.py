@@ -24,22 +24,25 @@ nav a + a::before { content: ""; display: inline-block; width: 1.5rem; }
 main > section { padding-top: clamp(2.25rem, 5vw, 3.5rem); }
 h2 { font-weight: 400; font-size: clamp(1.6rem, 1.1rem + 2vw, 2.4rem); line-height: 1.25; letter-spacing: -.01em; }
 .told { max-width: 70ch; margin-top: .5rem; color: var(--soft); font: 400 .875rem/1.6 var(--sans); }
-.group { padding: 1.5rem 0 2rem; border-top: 1px solid var(--rule); margin-top: 1.75rem; }
+.groups { display: flex; flex-wrap: wrap; gap: 0 3rem; padding-top: .5rem; }
+.group { padding: .9rem 0 1.75rem; border-top: 1px solid var(--rule); margin-top: 1.25rem; }
 h3, .more { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); font-variant-numeric: tabular-nums; }
-ul { list-style: none; padding: 1rem 0 0; display: grid; gap: 1.75rem 1.5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 12.5rem), 1fr)); }
+ul { list-style: none; padding: .75rem 0 0; display: flex; flex-wrap: wrap; gap: 1.75rem 1.25rem; }
+li { width: 13rem; }
 .mat { background: var(--mat); aspect-ratio: 1; padding: .8rem; display: grid; place-items: center;
   grid-template: minmax(0, 1fr) / minmax(0, 1fr); border-bottom: 2px solid transparent; }
 .best .mat { border-bottom-color: var(--link); }
 .mat img { display: block; max-width: 100%; max-height: 100%; min-height: 0;
   box-shadow: 0 0 0 1px rgb(0 0 0 / .06), 0 2px 8px rgb(0 0 0 / .16); }
 .measure { display: flex; justify-content: space-between; gap: 1rem; padding: .5rem 0 .25rem; color: var(--soft);
-  font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; }
+  white-space: nowrap; font: 400 .75rem/1.5 var(--sans); font-variant-numeric: tabular-nums; }
 .best .measure span:last-child { color: var(--link); }
 h4 { font-weight: 400; font-size: 1.0625rem; line-height: 1.3; text-wrap: pretty; }
 .facts { margin-top: .35rem; font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
 .none { margin-top: 1rem; color: var(--soft); font-style: italic; }
-@media print { ul { grid-template-columns: repeat(4, 1fr); } li { break-inside: avoid; } }
+@media (max-width: 34rem) {
+  ul { gap: 1.5rem 1rem; } li { width: calc(50% - .5rem); } .measure { flex-wrap: wrap; gap: 0 1rem; } }
+@media print { li { width: 9rem; break-inside: avoid; } }
 """
 HEADS = {"exact": "Exact copies", "near": "Near copies", "similar": "Similar pictures"}
 
@@ -69,8 +72,10 @@ def _section(build: Build, found: Found, tier: str) -> str:
     shown = "".join(_group(build, rows, group) for group in itertools.islice(_groups(rows), GROUPS))
     hidden = counts["groups"] - GROUPS
     more = f'<p class="more">And {hidden:,} more, in the Parquet file.</p>' if hidden > 0 else ""
-    none = "" if counts["groups"] else '<p class="none">There are none.</p>'
-    return f'<section id="{tier}"><h2>{HEADS[tier]}</h2><p class="told">{told}</p>{none}{shown}{more}</section>'
+    if not counts["groups"]:
+        shown = '<p class="none">There are none.</p>'
+    head = f'<h2>{HEADS[tier]}</h2><p class="told">{told}</p>'
+    return f'<section id="{tier}">{head}<div class="groups">{shown}</div>{more}</section>'
 
 
 def _groups(rows: pa.Table) -> Iterator[tuple[int, int]]:
@@ -100,7 +105,7 @@ def _photo(photo: Mapping[str, Any], jpeg: bytes) -> str:
     best = photo["representative"]
     bits = None if photo["distance"] is None else f"{photo['distance']} bit{'' if photo['distance'] == 1 else 's'}"
     cosine = None if photo["cosine"] is None else f"cosine {photo['cosine']:.3f}"
-    apart = "stands for the group" if best else " · ".join(filter(None, (bits, cosine)))
+    apart = "best of these" if best else " · ".join(filter(None, (bits, cosine)))
     licence = photo["license_name"] or photo["license_url"] or "No licence stated: ask before you use it"
     credit = " · ".join(escape(fact) for fact in (photo["owner"], page.host(photo["page_url"])) if fact)
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
