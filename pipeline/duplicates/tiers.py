@@ -52,9 +52,9 @@ def near(exactly: np.ndarray, hashes: np.ndarray, hashed: np.ndarray, vectors: V
 
 def _close_by_hash(hashes: np.ndarray, vectors: np.ndarray, has: np.ndarray) -> Close:
     def close(asked: np.ndarray, leader: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        bits = distances(hashes[asked], hashes)
-        candidates = np.flatnonzero((bits <= NEAR_BITS).any(axis=0))
-        bits = bits[:, candidates]
+        bits = distances(hashes[asked], hashes[asked[0] :])  # whom they could lead stands behind them
+        there = np.flatnonzero((bits <= NEAR_BITS).any(axis=0))
+        bits, candidates = bits[:, there], asked[0] + there
         unlike = vectors[asked] @ vectors[candidates].T < NEAR_COSINE
         unlike &= has[asked, None] & has[candidates]
         for row in np.where(unlike, NEAR_BITS + 1, bits):
@@ -105,6 +105,8 @@ def led(number: int, close: Close, batch: int) -> np.ndarray:
     for first in range(0, number, batch):
         asked = np.arange(first, min(first + batch, number))
         asked = asked[leader[asked] == asked]
+        if not len(asked):
+            continue
         for one, (others, how) in zip(asked, close(asked, leader), strict=True):
             if leader[one] == one:
                 closer = (others > one) & (how > closeness[others])
