@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pipeline.builds import Build
-from pipeline.duplicates.bits import TILE, components, distances
+from pipeline.duplicates.bits import components, distances
 
 NEAR_BITS = 6  # of 64, that copies may differ in
 NEAR_COSINE = 0.9  # at least, of copies: nearly blank pictures, say, have like hashes too
-BATCH = 256  # photos asked of the index at a time
+BATCH = 256  # photos at a time of which it is asked who is close to them
+CROWD = 1 << 24  # bits and cosines of them with others, held at a time
 NEIGHBOURS = 32  # of each, at first; where all are similar, more
 DEEPER = 8  # times as many then
 
@@ -46,7 +47,7 @@ def near(exactly: np.ndarray, hashes: np.ndarray, hashed: np.ndarray, vectors: V
         if len(members) > 1:
             places = files[members]
             close = _close_by_hash(hashes[places], *vectors(places))
-            of[places] = places[led(len(places), close, batch=1 + TILE // len(places))]
+            of[places] = places[led(len(places), close, min(BATCH, 1 + CROWD // len(places)))]
     return of[exactly]
 
 
