@@ -211,7 +211,7 @@ def duplicates(said: Mapping[str, Any], found: Found) -> RenderableType:
         for group, members in itertools.islice(shown, GROUPS):
             others = [row["photo_id"] for row in members if row["photo_id"] != group]
             more = " …" if len(others) > COPIES else ""
-            lines.append(f"    {group}: {', '.join(others[:COPIES])}{more}")
+            lines.append(f"    {group} and {', '.join(others[:COPIES])}{more}")
         if counts["groups"] > GROUPS:
             lines.append(f"    and {counts['groups'] - GROUPS:,} more")
     lines.append(f"  all of them are in {said['report']}; --html FILE shows them")
