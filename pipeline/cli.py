@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import __version__, builds, config, contact_sheet, progress, search, storage, terminal
+from pipeline import __version__, builds, config, contact_sheet, duplicates, progress, search, storage, terminal
 from pipeline.archive import Archive
+from pipeline.duplicates import report, sheet
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
 from pipeline.plan import plan
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 # Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
 PLAIN_WIDTH = 240
+STALE = "tintype: the index is older than its tables; `tintype index CONF` renews it"
 LONG_S = 60  # a run that will take longer says so before it begins
 out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 err = Console(width=None if sys.stderr.isatty() else PLAIN_WIDTH, stderr=True)
@@ -273,6 +275,42 @@ def rights_command(
         out.print(terminal.rights(rights.summary(there, found), rights.credits(found), archive), highlight=False)
 
 
+@app.command("duplicates")
+def duplicates_command(
+    archive: ArchiveName,
+    destination: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Also write the groups, with facts and rights, as Parquet."),
+    ] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the groups.")] = None,
+    similar: Annotated[
+        float, typer.Option(min=0, max=1, help="Least cosine of similar pictures; 1 looks for copies alone.")
+    ] = 0.95,
+    of: Annotated[str | None, typer.Option(help="Which embeddings' index, where there are several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find exact copies, near copies and similar pictures among the indexed photos."""
+    from pipeline.hashing import hash_missing
+
+    build = builds.open_build(archive_url(archive), of)
+    if not index.is_fresh(build.archive, build.card):
+        err.print(STALE, highlight=False)
+    with progress.Progress(err) as shown:
+        hash_missing(build.archive, shown.report)
+        found = duplicates.find(build, similar, shown.report)
+    report.keep(build, found)
+    if destination:
+        report.write(destination, build, found)
+    if html:
+        Path(html).write_text(sheet.render(build, found), encoding="utf-8")
+    for path in filter(None, (destination, html)):
+        print(f"tintype: wrote {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(report.said(build, found), ensure_ascii=False))
+    else:
+        out.print(terminal.duplicates(report.said(build, found), found), highlight=False)
+
+
 class ExportKind(StrEnum):
     huggingface = "huggingface"
     wide = "wide"
@@ -299,7 +337,7 @@ def export_command(
     url = archive_url(archive)
     build = builds.open_build(url, of)
     if not index.is_fresh(build.archive, build.card):
-        err.print("tintype: the index is older than its tables; `tintype index CONF` renews it", highlight=False)
+        err.print(STALE, highlight=False)
     said = export(build, to, destination or storage.join(url, "exports", to), where=where, restricted=restricted)
     if as_json:
         print(json.dumps(said, ensure_ascii=False))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from pipeline import storage
 from pipeline.archive import Archive
+from pipeline.duplicates import Found
 from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
@@ -28,6 +30,9 @@ if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a sta
 
 WATCH_S = 5.0  # between looks
 CREDITS = 5  # shown of many
+GROUPS = 3  # of duplicates shown, of each tier
+COPIES = 4  # shown of a group
+SAMPLED = 1000  # rows of duplicates looked at for that
 
 
 def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableType:
@@ -234,6 +239,28 @@ def hits(answer: Answer) -> RenderableType:
             known.append(f"\n{hit.page_url}", style="dim")
         table.add_row(str(hit.rank), score(hit), known)
     return Group(head, table, Text(""))
+
+
+def duplicates(said: Mapping[str, Any], found: Found) -> RenderableType:
+    """What `tintype duplicates` found, tier by tier, with the first groups of each."""
+    hashed = f", {said['hashed']:,} with a perceptual hash" if said["hashed"] < said["photos"] else ""
+    why = ", ".join(f"{number:,} {problem}" for problem, number in said["problems"].items())
+    lines = [f"{said['archive']}: {count(said['photos'], 'photo')}{hashed}{f' ({why})' if why else ''}"]
+    for tier, counts in said["tiers"].items():
+        lines.append(
+            f"  {tier:<8}{count(counts['groups'], 'group')} of {count(counts['photos'], 'photo')}, "
+            f"{counts['distinct']:,} left if each counts once"
+        )
+        rows = found.rows.filter(pc.equal(found.rows["tier"], tier)).select(["group", "photo_id"])
+        shown = itertools.groupby(rows.slice(0, SAMPLED).to_pylist(), key=lambda row: row["group"])
+        for group, members in itertools.islice(shown, GROUPS):
+            others = [row["photo_id"] for row in members if row["photo_id"] != group]
+            more = " …" if len(others) > COPIES else ""
+            lines.append(f"    {group} and {', '.join(others[:COPIES])}{more}")
+        if counts["groups"] > GROUPS:
+            lines.append(f"    and {counts['groups'] - GROUPS:,} more")
+    lines.append(f"  all of them are in {said['report']}; --html FILE shows them")
+    return Text("\n".join(lines))
 
 
 def exported(said: Mapping[str, Any]) -> RenderableType:
