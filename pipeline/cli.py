@@ -190,6 +190,9 @@ def search_command(
     of: Annotated[
         list[str], typer.Option(help="Which embeddings' index, where there are several; give more to fuse them.")
     ] = [],  # noqa: B006
+    collapse: Annotated[
+        bool, typer.Option("--collapse", help="Show exact and near copies once; `tintype duplicates` finds them.")
+    ] = False,
     as_json: Json = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the hits.")] = None,
     hits_file: Annotated[
@@ -208,7 +211,10 @@ def search_command(
     asked = config.load_queries(queries, k, where, mode) if queries else [given]
     url = archive_url(archive)
     searched = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
-    answers = warned(search.answers(searched, asked, model_of), searched[0])
+    copies, note = report.groups(searched[0]) if collapse else (None, None)
+    if note:
+        print(f"tintype: {note}", file=sys.stderr)
+    answers = warned(search.answers(searched, asked, model_of, copies), searched[0])
     if hits_file or as_json or html:
         answers = progress.counted(answers, len(asked), "queries", err)
     if as_json or html:

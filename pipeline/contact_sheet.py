@@ -140,7 +140,8 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
     rights = page.link(hit.license_url, escape(licence))
     return (
         f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
-        f'<p class="place"><span>{hit.rank}</span><span title="{score}">{hits.score(hit)}</span></p>'
+        f'<p class="place"><span>{hit.rank}</span><span>{hits.copies(hit)}</span>'
+        f'<span title="{score}">{hits.score(hit)}</span></p>'
         f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
     )

@@ -108,3 +108,4 @@ class Hit:
     owner: str | None
     page_url: str | None
     ranks: Mapping[str, int] = field(default_factory=dict)
+    copies: int | None = None  # exact and near ones that this hit stands for; None where they were not collapsed

@@ -20,7 +20,7 @@ from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
-from pipeline.search.hits import score
+from pipeline.search.hits import copies, score
 from pipeline.upkeep.forget import Removed
 from pipeline.upkeep.inspection import count
 
@@ -227,6 +227,8 @@ def hits(answer: Answer) -> RenderableType:
     table.add_column(overflow="fold")
     for hit in answer.hits:
         known = Text(hit.title or hit.photo_id)
+        if hit.copies:
+            known.append(f"  {copies(hit)}", style="dim")
         if hit.caption:
             known.append(f"\n{hit.caption}", style="italic").append(
                 f"  caption by {hit.caption_by or 'a machine'}", style="dim"

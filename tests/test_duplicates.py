@@ -366,6 +366,30 @@ def test_searches_collapse_exact_and_near_copies(looked: tuple[Archive, Found]) 
     assert report.collapse(of, [copied[1], alone, *copied[2:], copied[0]]) == {copied[1]: len(near) - 1, alone: 0}
 
 
+def test_a_collapsed_search_shows_copies_once(
+    looked: tuple[Archive, Found], capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, found = looked
+    report.keep(builds.open_build(archive.url), found)
+    near = next(iter(groups(found, "near")))
+    named = f"flickr:{min(near)}"
+
+    def hits(*more: str) -> list[dict[str, Any]]:
+        assert main(["search", archive.url, "--image", named, "-k", "5", "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)["hits"]
+
+    plain, collapsed = hits(), hits("--collapse")
+    assert {hit["photo_id"].removeprefix("flickr:") for hit in plain[:3]} < near
+    assert "copies" not in plain[0]
+    assert len(collapsed) == 5
+    copied, of = collapsed[0], report.groups(builds.open_build(archive.url))[0]
+    assert (copied["photo_id"], copied["copies"]) == (plain[0]["photo_id"], len(near) - 2)
+    leaders = [of.get(hit["row_id"], hit["row_id"]) for hit in collapsed]
+    assert len(set(leaders)) == 5
+    assert main(["search", archive.url, "--image", named, "--collapse"]) == 0
+    assert f"and {len(near) - 2} copies" in capsys.readouterr().out
+
+
 def test_groups_of_another_build_come_with_a_note(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"), parts=1)
     index.build(archive, index.IndexSettings())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.builds import Build
+from pipeline.duplicates.report import collapse
 from pipeline.photo import Hit, UserError
 from pipeline.search.fusing import fused
 from pipeline.search.hits import hits_json, in_words
@@ -23,6 +24,7 @@ __all__ = [
 
 BATCH = 256  # queries answered together,
 MOST_FOUND = 500_000  # as long as they are not to find more than this
+DEEPER = 8  # times as deep, where copies left too few
 DEPTH = 100  # of the rankings that are fused, or ten times the hits asked for
 WORDS = "words"  # the name of the ranking by words; those by vectors have their embeddings' names
 FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "date_taken", "license_id", "license_name",
@@ -30,6 +32,7 @@ FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "date_ta
 
 Place = tuple[int, int]  # which of the builds, and the row id in it
 Ranking = list[tuple[Place, float]]  # best first, with scores
+Found = Sequence[tuple[Place, float, Mapping[str, int]]]  # the same, with the rank in each ranking that was fused
 
 
 def search(build: Build, query: Query, load: Callable[[], Embedder]) -> Answer:
@@ -42,16 +45,22 @@ def search_many(build: Build, queries: Sequence[Query], load: Callable[[], Embed
     return list(answers([build], queries, lambda _: load()))
 
 
-def answers(builds: Sequence[Build], queries: Iterable[Query], load: Callable[[Build], Embedder]) -> Iterator[Answer]:
+def answers(
+    builds: Sequence[Build],
+    queries: Iterable[Query],
+    load: Callable[[Build], Embedder],
+    copies: Mapping[int, int] | None = None,
+) -> Iterator[Answer]:
     """The best photos for each query in turn, within those that its `where` keeps.
 
     `load` gives the model that an index was made with; it is called once for each, and only if a query holds words or a
     picture from outside to be embedded. A photo that a query names by its id is never a hit of it. What several builds
-    find is fused, photo by photo; words are those of the first. Raises UserError.
+    find is fused, photo by photo; words are those of the first. With `copies`, as duplicates.report.groups gives them,
+    a hit stands for those of its exact and near copies that would follow it. Raises UserError.
     """
     spaces = [Space(build, build.news(), functools.cache(functools.partial(_model, build, load))) for build in builds]
     for batch in _batches(queries, lambda query: _depth(query, len(builds))):
-        yield from _answers(spaces, batch)
+        yield from _answers(spaces, batch, copies)
 
 
 def _model(build: Build, load: Callable[[Build], Embedder]) -> Embedder:
@@ -81,43 +90,55 @@ def _batches(queries: Iterable[Query], cost: Callable[[Query], int]) -> Iterator
         yield batch
 
 
-def _depth(query: Query, builds: int) -> int:
+def _depth(query: Query, builds: int, deeper: int = 1) -> int:
     """How many a ranking is to find for a query: more than it asks for, where rankings are fused."""
     is_fused = query.mode == "hybrid" or (query.mode == "vector" and builds > 1)
-    return max(DEPTH, 10 * query.k) if is_fused else query.k
+    return (max(DEPTH, 10 * query.k) if is_fused else query.k) * deeper
 
 
-def _answers(spaces: Sequence[Space], queries: Sequence[Query]) -> list[Answer]:
+def _answers(
+    spaces: Sequence[Space], queries: Sequence[Query], copies: Mapping[int, int] | None, deeper: int = 1
+) -> list[Answer]:
     for query in queries:
         check(query)
     held = [space.photos(queries) for space in spaces]
     named = pictures(held, queries)
-    rankings, among = _rankings(spaces, queries, held, named)
+    depths = [_depth(query, len(spaces), deeper) for query in queries]
+    rankings, among = _rankings(spaces, queries, depths, held, named)
     homes = _homes(spaces, rankings)
-    # Every ranking is here as deep as it was asked for: what is to be thinned out asks for more, and is cut last.
-    best = [_best(query, ranked, homes)[: query.k] for query, ranked in zip(queries, rankings, strict=True)]
-    facts = _facts(spaces, {place for found in best for place, _, _ in found})
+    best = [_best(query, ranked, homes) for query, ranked in zip(queries, rankings, strict=True)]
+    stands_for: list[dict[int, int]] = [{} for _ in queries]
+    if copies is not None:
+        stands_for = [collapse(copies, [place[1] for place, _, _ in found]) for found in best]
+        best = [[hit for hit in found if hit[0][1] in kept] for found, kept in zip(best, stands_for, strict=True)]
+    shown = [found[: query.k] for query, found in zip(queries, best, strict=True)]
+    facts = _facts(spaces, {place for found in shown for place, _, _ in found})
     answers = []
-    for query, found, kept in zip(queries, best, among, strict=True):
+    for number, (query, found, kept) in enumerate(zip(queries, shown, among, strict=True)):
+        full = any(len(ranking) >= depths[number] for ranking in rankings[number].values())
+        if copies is not None and len(found) < query.k and full:
+            # So many copies stood before others that too few were left: only asking deeper tells.
+            answers += _answers(spaces, [query], copies, deeper * DEEPER)
+            continue
         hits = [
-            Hit(rank, score, row_id=place[1], **facts[place], ranks=ranks)
+            Hit(rank, score, row_id=place[1], **facts[place], ranks=ranks, copies=stands_for[number].get(place[1]))
             for rank, (place, score, ranks) in enumerate(found, 1)
         ]
-        shown = [named[name] for name in dict.fromkeys(query.names()) if name in named]
-        answers.append(Answer(query, tuple(hits), tuple(shown), kept))
+        asked = [named[name] for name in dict.fromkeys(query.names()) if name in named]
+        answers.append(Answer(query, tuple(hits), tuple(asked), kept))
     return answers
 
 
 def _rankings(
     spaces: Sequence[Space],
     queries: Sequence[Query],
+    depths: Sequence[int],
     held: Sequence[Mapping[str, int]],
     named: Mapping[str, Picture],
 ) -> tuple[list[dict[str, Ranking]], list[int | None]]:
     """What each query finds in each build, by the name of the ranking, and how many photos its `where` keeps."""
     rankings: list[dict[str, Ranking]] = [{} for _ in queries]
     among: list[int | None] = [None] * len(queries)
-    depths = [_depth(query, len(spaces)) for query in queries]
     for number, space in enumerate(spaces):
         of, asked = _name(space), ask(space, queries, depths, held[number], named)
         for where, places in _alike(queries):
@@ -163,9 +184,7 @@ def _homes(spaces: Sequence[Space], rankings: Sequence[Mapping[str, Ranking]]) -
     return {place: first[photo_id] for place, photo_id in photos.items()}
 
 
-def _best(
-    query: Query, rankings: Mapping[str, Ranking], homes: Mapping[Place, Place]
-) -> Sequence[tuple[Place, float, Mapping[str, int]]]:
+def _best(query: Query, rankings: Mapping[str, Ranking], homes: Mapping[Place, Place]) -> Found:
     """What a query's rankings come to, best first: where, the score, and the rank in each that was fused."""
     if query.mode == "hybrid" or len(rankings) > 1:
         return fused({name: [homes.get(place, place) for place, _ in found] for name, found in rankings.items()})

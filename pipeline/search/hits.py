@@ -21,6 +21,7 @@ HITS = pa.schema(
         ("rank", pa.int32()),
         ("score", pa.float64()),
         ("ranks", pa.map_(pa.string(), pa.int32())),  # in each of the rankings that were fused
+        ("copies", pa.int32()),  # that the hit stands for
         ("row_id", pa.int64()),
         *((name, pa.string()) for name in ("photo_id", "title", "caption", "caption_model", "caption_by")),
         *((name, pa.string()) for name in ("date_taken", "license_id", "license_name", "license_url")),
@@ -55,6 +56,11 @@ def score(hit: Hit) -> str:
     return f"{hit.score:.4f}" if hit.ranks else f"{hit.score:.3f}"
 
 
+def copies(hit: Hit) -> str:
+    """ "and 3 copies", where it stands for some."""
+    return f"and {hit.copies:,} {'copy' if hit.copies == 1 else 'copies'}" if hit.copies else ""
+
+
 def hits_json(builds: Sequence[Build], answer: Answer) -> dict[str, Any]:
     """The documented JSON of an answer: query, index, hits; `indexes` as well where there are several."""
     indexes = [_index_json(build) for build in builds]
@@ -84,6 +90,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "rank": hit.rank,
         "score": round(hit.score, 6),
         **({"ranks": hit.ranks} if hit.ranks else {}),
+        **({} if hit.copies is None else {"copies": hit.copies}),
         "photo_id": hit.photo_id,
         "row_id": hit.row_id,
         "title": hit.title,
