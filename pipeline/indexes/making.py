@@ -171,8 +171,10 @@ def emptied(path: Path) -> "faiss.Index":
     """What an index with lists was before it was filled: its training."""
     import faiss
 
-    index = faiss.read_index(str(path), faiss.IO_FLAG_SKIP_IVF_DATA)
-    index.replace_invlists(faiss.ArrayInvertedLists(index.nlist, index.code_size), True)
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    lists.this.disown()  # the index frees them
+    index.replace_invlists(lists, True)
     index.ntotal = 0
     return index
 
