@@ -204,8 +204,9 @@ def ladder(index: Index) -> Iterable[Effort]:
         return
     ivf = faiss.try_extract_index_ivf(index.faiss)
     graph = "HNSW" in index.kind
-    name, top = ("nprobe", ivf.nlist) if ivf else ("efSearch", 4096)
-    steps = [min(2**step, top) for step in range(int(np.ceil(np.log2(top))) + 1)] if ivf or graph else [0]
+    name, least, top = ("nprobe", 1, ivf.nlist) if ivf else ("efSearch", 16, 4096)
+    doubled = [least * 2**step for step in range(int(np.log2(top / least)) + 1)]
+    steps = [*doubled, *([top] if doubled[-1] < top else [])] if ivf or graph else [0]
     reranks = (1,) if index.kind == IVF_FLAT or (graph and not ivf) else (10, 40)
     for rerank in reranks:
         for step in steps:
