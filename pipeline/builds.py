@@ -4,6 +4,7 @@ A build is a folder that never changes: a snapshot of index, facts, rights and c
 is forgotten, gone from its source or corrected by a person since is read anew: that holds at once.
 """
 
+import functools
 import hashlib
 import json
 import shutil
@@ -111,9 +112,25 @@ class Build:
     archive: Archive
     card: dict[str, Any]
     folders: tuple[Path, ...]
-    segments: tuple[Segment, ...]
+    kinds: tuple[str, ...]  # of the indexes in them
     masked: np.ndarray  # int64[n]: rows of the base that hold no longer
     database: duckdb.DuckDBPyConnection
+
+    @functools.cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The indexes, opened when they are first asked. Raises UserError for one that is damaged."""
+        found = []
+        for folder, kind in zip(self.folders, self.kinds, strict=True):
+            try:
+                found.append(indexes.open_index(folder, kind, self.card["effort"]))
+            except indexes.Damaged as error:
+                raise _damaged(folder) from error
+        return tuple(Segment(index, masked) for index, masked in zip(found, self.masks, strict=True))
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """For each folder, the row ids in it that hold no longer."""
+        return [self.masked, self.masked[:0]][-len(self.folders) :]
 
     def nearest(
         self, queries: np.ndarray, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
@@ -137,8 +154,7 @@ class Build:
         self, text: str, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
     ) -> list[tuple[int, float]]:
         """The k photos that say most of a text: (row id, BM25), best first; see words.search. Raises UserError."""
-        masks = [segment.masked for segment in self.segments]
-        files = [(folder / "words.sqlite", masked) for folder, masked in zip(self.folders, masks, strict=True)]
+        files = [(folder / "words.sqlite", masked) for folder, masked in zip(self.folders, self.masks, strict=True)]
         try:
             return words.search(files, text, k, among=among, without=without)
         except words.Damaged as error:
@@ -230,18 +246,14 @@ def opened(archive: Archive, card: dict[str, Any]) -> Build:
             raise UserError(f"build {card['base']}, on which the index of {card['of']} stands, is not there; {ANEW}")
         chain = [base, card]
     folders = tuple(local(folder(archive, made["of"], made["build"]), made) for made in chain)
+    kinds = tuple(made["here"]["kind"] for made in chain)
     masked = np.empty(0, np.int64)
-    segments = []
-    for made, here in zip(chain, folders, strict=True):
+    if card["base"]:
         try:
-            index = indexes.open_index(here, made["here"]["kind"], card["effort"])
-            if made["base"]:
-                masked = np.load(here / "masked.npy")
-        except (indexes.Damaged, ValueError) as error:
-            raise _damaged(here) from error
-        segments.append(index)
-    told = (Segment(index, masked if place < len(chain) - 1 else masked[:0]) for place, index in enumerate(segments))
-    return Build(archive, card, folders, tuple(told), masked, _database(folders, masked))
+            masked = np.load(folders[-1] / "masked.npy")
+        except (ValueError, EOFError) as error:
+            raise _damaged(folders[-1]) from error
+    return Build(archive, card, folders, kinds, masked, _database(folders, masked))
 
 
 def local(url: str, card: dict[str, Any]) -> Path:
