@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from pipeline.stages.fill import Each, Plan, fill, grow, in_threads, sweep
 GROWS = 50_000
 DUE = 0.2  # the share of rows added, or masked, since training, from which a rebuild is due
 DRIFT = 0.02  # of recall@10
+NOT_MADE_OF = ("of", "captions", "keep")  # settings that a build is no other for
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -134,9 +136,9 @@ def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
 
 
 def settings_of(card: Mapping[str, Any]) -> IndexSettings:
-    """The settings that a build was made with."""
+    """The settings that a build was made with, to make the like of it; no other build is pruned for it."""
     captions = card["captions"]["table"] if card["captions"] else None
-    return IndexSettings(of=card["of"], captions=captions, **card.get("settings", {}))
+    return IndexSettings(of=card["of"], captions=captions, keep=sys.maxsize, **card.get("settings", {}))
 
 
 def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
@@ -158,7 +160,7 @@ def _made_of(archive: Archive, of: str, captions: str | None, settings: IndexSet
     return {
         "format": builds.FORMAT,
         "of": of,
-        "settings": {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in ("of", "captions")},
+        "settings": {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_MADE_OF},
         "identity": embeddings.identity(),
         "captions": {"table": captions, "identity": captioned.identity()} if captioned else None,
         "parts": {

@@ -113,7 +113,8 @@ def measure(
             break
     _, found = nearest(segments, known.queries, max(recall.AT) + 1)
     for kind, shares in recall.recall(known, found, names, cosine, [k for k in recall.AT if k > USUAL]).items():
-        measured[kind] = measured[kind] | shares
+        measured[kind].pop("queries")
+        measured[kind] |= shares
     return {
         "recall": {kind: measured.get(kind) for kind in (ROWS, TEXTS)}
         | {"seed": SEED, "min_recall": min_recall, "passed": passed},
