@@ -125,18 +125,20 @@ def search(
 
 
 def _rising(index: Index, queries: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Search lists for what a filter keeps, with effort doubled until the answer stands still.
+    """Search lists for what a filter keeps, with effort doubled until the answer is whole and stands still.
 
-    Begun with as many lists as hold as many rows of the filter as a search without one would see.
+    Begun with as many lists as hold as many rows of the filter as a search without one would see; with no fewer where
+    most of those rows are in another index.
     """
     selector = _selector(among, np.empty(0, np.int64))
     nlist = _nlist(index)
-    nprobe = min(nlist, -(-index.effort["nprobe"] * len(index) // len(among)))
+    nprobe = index.effort["nprobe"]
+    nprobe = min(nlist, max(nprobe, -(-nprobe * len(index) // len(among))))
     scores, found = _listed(index, queries, k, nprobe, selector)
     while nprobe < nlist:
         before, nprobe = found, min(nlist, 2 * nprobe)
         scores, found = _listed(index, queries, k, nprobe, selector)
-        if np.array_equal(before, found):
+        if np.array_equal(before, found) and (found >= 0).all():
             break
     return scores, found
 

@@ -40,12 +40,12 @@ def options(rows: int, dim: int, memory: int, speed: float) -> list[Choice]:
     vector, code = 4 * dim, code_bytes(rows, dim, memory)
     flat = rows * (vector + ROW_ID)
     ivf = flat + coarse
-    pq = rows * (code + ROW_ID) + coarse  # np: not sorted for Hamming distances, which takes a minute and serves others
+    pq = rows * (code + ROW_ID) + coarse
     return [
         Choice(FLAT, "Flat", flat, flat, _ms(rows * vector, speed)),
         Choice(IVF_FLAT, f"IVF{n},Flat", ivf, ivf, _ms(coarse + rows * vector * VISITED, speed)),
         Choice(
-            IVF_PQ, f"IVF{n},PQ{code}np", pq, pq + rows * (2 * dim + ROW_ID), _ms(coarse + rows * code * VISITED, speed)
+            IVF_PQ, f"IVF{n},PQ{code}", pq, pq + rows * (2 * dim + ROW_ID), _ms(coarse + rows * code * VISITED, speed)
         ),
     ]
 
