@@ -53,8 +53,8 @@ def train(factory: str, sample: np.ndarray) -> "faiss.Index":
         if hasattr(ivf, "do_polysemous_training"):
             # Codes ordered so that they could be compared bit by bit, which nobody does here: seconds a byte.
             ivf.do_polysemous_training = False
-        if faiss.get_num_gpus():
-            ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(sample.shape[1]))
+        clustering = on_gpus(faiss.IndexFlatIP(sample.shape[1]))  # held here: the index does not keep it alive
+        ivf.clustering_index = clustering
     index.train(sample)
     if ivf:
         ivf.clustering_index = None
@@ -79,7 +79,7 @@ def encode(trained: Path, row_ids: np.ndarray, vectors: np.ndarray, path: Path) 
 
     with one_thread():
         index = faiss.read_index(str(trained))
-        coarse = _on_gpu(index.quantizer)
+        coarse = on_gpus(index.quantizer)
         for first in range(0, len(row_ids), ADDED):
             rows = np.ascontiguousarray(vectors[first : first + ADDED])
             _, lists = coarse.search(rows, 1)
@@ -90,10 +90,11 @@ def encode(trained: Path, row_ids: np.ndarray, vectors: np.ndarray, path: Path) 
     write(index, path)
 
 
-def _on_gpu(quantizer: "faiss.Index") -> "faiss.Index":
+def on_gpus(index: "faiss.Index") -> "faiss.Index":
+    """A copy of an exact index on all GPUs; itself where there are none."""
     import faiss
 
-    return faiss.index_cpu_to_all_gpus(quantizer) if faiss.get_num_gpus() else quantizer
+    return faiss.index_cpu_to_all_gpus(index) if faiss.get_num_gpus() else index
 
 
 @contextmanager
