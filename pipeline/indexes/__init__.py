@@ -105,9 +105,12 @@ def search(
     k are found, the row ids end in -1.
     """
     queries = np.ascontiguousarray(queries, np.float32)
-    excluded = np.unique(without if isinstance(without, np.ndarray) else np.fromiter(without, np.int64))
+    # numpy's set functions hash, and row ids, each part's a little more than a multiple of 2^20, collide: 0.7 s for
+    # half a million. So they are sorted, and compared.
+    excluded = np.sort(without if isinstance(without, np.ndarray) else np.fromiter(without, np.int64))
     if among is not None:
-        among = np.setdiff1d(among, excluded)
+        among = np.sort(among)
+        among = among[~np.isin(among, excluded, kind="sort")] if len(excluded) else among
     lists = index.kind in (IVF_FLAT, IVF_PQ)
     if among is None and index.kind == FLAT:
         assert index.vectors is not None and index.row_ids is not None
@@ -186,8 +189,12 @@ def _selector(among: np.ndarray | None, excluded: np.ndarray) -> "faiss.IDSelect
 
 
 def _bits(row_ids: np.ndarray) -> np.ndarray:
+    """A bit for each possible row id, set for these, int64[n], ascending."""
     bits = np.zeros(int(row_ids.max(initial=0)) // 8 + 1, np.uint8)
-    np.bitwise_or.at(bits, row_ids >> 3, np.left_shift(1, row_ids & 7).astype(np.uint8))
+    byte = row_ids >> 3
+    first = np.flatnonzero(np.diff(byte, prepend=-1))
+    if len(first):
+        bits[byte[first]] = np.bitwise_or.reduceat(np.left_shift(1, row_ids & 7).astype(np.uint8), first)
     return bits
 
 
