@@ -30,7 +30,7 @@ from pipeline.indexes.segments import Segment
 from pipeline.photo import UserError
 from pipeline.stages import contents, measure
 from pipeline.stages.contents import Contents
-from pipeline.stages.fill import Each, Plan, fill, grow, in_threads, sweep
+from pipeline.stages.fill import Each, Plan, check, fill, grow, in_threads, sweep
 
 # A build of fewer rows is made anew in less time than anybody would notice, and is the simpler for it.
 GROWS = 50_000
@@ -115,6 +115,7 @@ def explain(archive: Archive, settings: IndexSettings) -> dict[str, Any]:
         raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
     rows, speed = _vectors(archive, of, None), kinds.memory_speed()
     chosen, why = kinds.choose(settings.kind, rows, identity["dim"], settings.memory, settings.latency, speed)
+    check(chosen, identity["dim"])
     others = kinds.options(rows, identity["dim"], settings.memory, speed)
     return {
         "of": of,
@@ -190,6 +191,7 @@ def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, e
     clock.lap("live")
     there, dim = _vectors(archive, of, rows.row_ids), made_of["identity"]["dim"]
     choice, why = kinds.choose(settings.kind, there, dim, settings.memory, settings.latency, kinds.memory_speed())
+    check(choice, dim)
     held_out = measure.held_out(rows.row_ids)
     trained_without = held_out if len(rows.row_ids) >= measure.SPARE * len(held_out) else held_out[:0]
     digest = hashlib.sha256(json.dumps([made_of, choice.factory], sort_keys=True).encode()).hexdigest()[:16]
@@ -205,7 +207,7 @@ def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, e
         _write_facts(archive, rows, made_of, folder, clock)
         texts = measure.words(archive, made_of["identity"], folder / "photos.parquet")
         known, problems = measure.truth(embeddings, rows.row_ids, held_out, texts)
-        recall.write(known, folder / "truth.parquet")
+        recall.write(known, folder / builds.TRUTH)
         names = dict(zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True))
         measured = measure.measure([Segment(index)], known, embeddings, names, settings.min_recall)
         measured["recall"] |= {"why_no_texts": texts.why_not}
@@ -265,7 +267,8 @@ def _base(archive: Archive, card: dict[str, Any], made_of: Mapping[str, Any]) ->
 
 def _keys(archive: Archive, card: Mapping[str, Any]) -> pa.Table:
     """row_id and photo_id of the rows of a build of its own."""
-    with storage.open_file(storage.join(builds.folder(archive, card["of"], card["build"]), "photos.parquet")) as file:
+    here = builds.folder(archive, card["of"], card["build"])
+    with builds.reading(here), storage.open_file(storage.join(here, "photos.parquet")) as file:
         return pq.read_table(file, columns=["row_id", "photo_id"])
 
 
@@ -275,7 +278,11 @@ def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], setti
     keys, before = _keys(archive, base), {name: _parts(base, name) for name in base["parts"]}
     rows = contents.since(archive, keys, before, _parts(made_of, embeddings.name))
     clock.lap("live")
-    below = builds.local(builds.folder(archive, of, base["build"]), base)
+    here = builds.folder(archive, of, base["build"])
+    below = builds.local(here, base)
+    with builds.reading(below):
+        under = Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked)
+        truth = recall.read(storage.brought(storage.join(here, builds.TRUTH), below))
     choice = Choice(base["kind"], "", 0, 0, math.nan)
     kind = base["kind"] if base["kind"] in (indexes.IVF_FLAT, indexes.IVF_PQ) else indexes.FLAT
     with storage.scratch_folder(builds.folder(archive, of)) as folder:
@@ -285,8 +292,8 @@ def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], setti
         _write_facts(archive, rows, made_of, folder, clock)
         np.save(folder / "masked.npy", rows.masked)
         own = indexes.open_index(folder, kind, base["effort"])
-        segments = [Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked), Segment(own)]
-        known, problems = measure.grown(recall.read(below / "truth.parquet"), rows.masked, embeddings, rows.row_ids)
+        segments = [under, Segment(own)]
+        known, problems = measure.grown(truth, rows.masked, embeddings, rows.row_ids)
         names = dict(zip(keys["row_id"].to_pylist(), keys["photo_id"].to_pylist(), strict=True))
         names |= zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True)
         measured = measure.measure(segments, known, embeddings, names, settings.min_recall)
