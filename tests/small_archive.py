@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 
 from pipeline import schemas
 from pipeline.archive import Archive
+from pipeline.stages import fill, index, measure
 
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
 DIM = 16
@@ -118,6 +120,14 @@ def change(archive: Archive, photo_id: str, field: str, value: str, by: str = "s
     at = MOMENT + timedelta(days=days)
     row = {"row_id": 0, "photo_id": photo_id, "field": field, "value": value, "observed_at": at, "by": by}
     archive.table("changes").append(lambda part: pa.Table.from_pylist([row], schemas.CHANGES), {}, schemas.CHANGES)
+
+
+def small_numbers(patch: pytest.MonkeyPatch) -> None:
+    """Have any build grow, blocks be of a part or two, and recall be measured with few queries."""
+    patch.setattr(index, "GROWS", 1)
+    patch.setattr(fill, "BLOCK_BYTES", 4 * DIM * 100)
+    patch.setattr(measure, "QUERIES", {"rows": 40, "texts": 5})
+    patch.setattr(measure, "TIMED", 10)
 
 
 def make(url: str, parts: int = 3, rows: int = 20) -> tuple[Archive, dict[str, np.ndarray]]:

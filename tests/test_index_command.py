@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     top = tmp_path_factory.mktemp("made")
     small.make(str(top / "first"), parts=2, rows=ROWS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "GROWS", 1)
+        small.small_numbers(patch)
         for kind in KINDS:
             folders[kind] = top / kind
             shutil.copytree(top / "first", folders[kind], copy_function=os.link)
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def archive(made: dict[str, Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    monkeypatch.setattr(index, "GROWS", 1)
+    small.small_numbers(monkeypatch)
     shutil.copytree(made[kind], tmp_path / "archive")
     return Archive.open(str(tmp_path / "archive"))
 
@@ -260,9 +260,9 @@ def test_settings_that_cannot_be(archive: Archive, conf: Path, refused: Run, don
     assert too_many in refused("index", conf, "--set", "index.kind=IVF100000,Flat")
     assert "memory" in refused("index", conf, "--set", "index.memory=much")
     assert "memory" in refused("index", conf, "--set", "index.memory=0")
-    for unusable in ("NSG32,Flat", "IDMap,Flat", "IVF4,PQ8x4fsr,Refine(Flat)"):
+    for unusable in ("NSG32,Flat", "IDMap,Flat"):
         assert "index.kind" in refused("index", conf, "--set", f"index.kind={unusable}")
     assert folder_of(archive) == before
-    for usable in ("HNSW16", "SQ8", "IVF4,SQ8", "PCA8,Flat", "IVF4,Flat", "PQ4x4fs"):
+    for usable in ("HNSW16", "PCA8,Flat", "IVF4,PQ8x4fsr,Refine(Flat)"):
         done("index", conf, "--set", f"index.kind={usable}")
         assert hits(done("search", archive.url, "--image", "flickr:0-1", "--json"))

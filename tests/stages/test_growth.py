@@ -27,9 +27,7 @@ ROWS = 130  # of a part: enough for two lists each
 
 @pytest.fixture(autouse=True)
 def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything grows, and blocks are of a part each."""
-    monkeypatch.setattr(index, "GROWS", 1)
-    monkeypatch.setattr(fill, "BLOCK_BYTES", 4 * small.DIM * 100)
+    small.small_numbers(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -107,29 +106,6 @@ def test_only_live_rows_with_a_vector_are_indexed(tmp_path: Path) -> None:
     _, found = indexes.search(built, small.unit(vectors[:1]), 10)
     assert set(found[0]) - {-1} == {0, 1 << 20}
     assert indexes.vector(built, 1 << 20) == pytest.approx(small.unit(vectors[4]))
-
-
-def test_every_row_id_leads_to_its_own_vector(tmp_path: Path) -> None:
-    """Through shuffled parts, forgotten and replaced photos and rebuilds: ids, vectors and facts stay together."""
-    rng = np.random.default_rng(7)
-    archive, vectors = small.make(str(tmp_path / "archive"), parts=2, rows=15)
-    for part in range(2, 8):
-        again = list(rng.choice(sorted(vectors), 4, replace=False))
-        added = [*again, f"flickr:new-{part}"]
-        small.add_pictures(archive, part, [small.photo(photo_id) for photo_id in added])
-        new = small.random_vectors(5, seed=100 + part)
-        small.add_vectors(archive, part, list(new))
-        vectors |= dict(zip(added, new, strict=True))
-        small.forget(archive, again[0])
-        del vectors[again[0]]
-        card, fresh = index.build(archive, SETTINGS)
-        assert fresh
-        assert card["recall"]["rows"]["recall@10"] == 1.0
-        built = indexes.open_index(storage.local_path(builds.folder(archive, "tiny", card["build"])), "flat")
-        rows = rows_of(archive, card)
-        assert {row["photo_id"] for row in rows} == vectors.keys()
-        for row in rows:
-            assert indexes.vector(built, row["row_id"]) == pytest.approx(small.unit(vectors[row["photo_id"]]))
 
 
 def test_captions_may_lag_behind(tmp_path: Path) -> None:
