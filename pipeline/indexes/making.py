@@ -53,7 +53,7 @@ def train(factory: str, sample: np.ndarray) -> "faiss.Index":
         if hasattr(ivf, "do_polysemous_training"):
             # Codes ordered so that they could be compared bit by bit, which nobody does here: seconds a byte.
             ivf.do_polysemous_training = False
-        clustering = on_gpus(faiss.IndexFlatIP(sample.shape[1]))  # held here: the index does not keep it alive
+        clustering = on_gpus(faiss.IndexFlatIP(ivf.d))  # held here: the index does not keep it alive
         ivf.clustering_index = clustering
     index.train(sample)
     if ivf:
