@@ -79,6 +79,22 @@ def whole_card(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
         return None
 
 
+def whole(archive: Archive, card: dict[str, Any]) -> bool:
+    """Whether the files of a build, and of the one that it grew from, are there as they were written."""
+    chain = [card]
+    if card.get("base"):
+        base = whole_card(archive, card["of"], card["base"])
+        if base is None:
+            return False
+        chain.append(base)
+    for made in chain:
+        for name, size in made["bytes"].items():
+            fs, path = storage.filesystem(storage.join(folder(archive, made["of"], made["build"]), name))
+            if not fs.exists(path) or fs.size(path) != size:
+                return False
+    return True
+
+
 def made_at(name: str) -> datetime:
     """When a build of this name was begun."""
     return datetime.strptime(name.partition("-")[0], NAME).replace(tzinfo=UTC)

@@ -63,6 +63,14 @@ class Progress:
         if self.live:
             self.live.stop()
 
+    def say(self, text: str) -> None:
+        """Say how far something is that is not counted by parts."""
+        if self.live:
+            self.live.update(Text(text), refresh=True)
+        elif time.monotonic() - self.said.get("say", -PLAIN_EVERY_S) >= PLAIN_EVERY_S:
+            self.said["say"] = time.monotonic()
+            self.console.print(text, highlight=False)
+
     def report(self, stage: str, said: Receipt | Failure) -> None:
         if isinstance(said, Failure):
             self.failures.append(said)

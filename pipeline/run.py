@@ -115,7 +115,7 @@ def run(
     found = find_weights(settings) if "annotate" in steps else {}
     if settings.run.runner == "local":
         todo = partial(_run, settings, progress, steps, retry_failed, refresh, found)
-        card, built = todo(work.run, _indexer(settings, update, in_threads))
+        card, built = todo(work.run, _indexer(settings, progress, update, in_threads))
         return Summary(progress, card, built)
     from pipeline import cluster
 
@@ -125,7 +125,7 @@ def run(
         secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
         runner = partial(cluster.run, secrets=secrets, fetchers=fetchers(settings), gpus=settings.run.gpus)
         todo = partial(_run, settings, progress, steps, retry_failed, refresh, found)
-        card, built = todo(runner, _indexer(settings, update, cluster.each))
+        card, built = todo(runner, _indexer(settings, progress, update, cluster.each))
         return Summary(progress, card, built)
 
 
@@ -169,14 +169,19 @@ def _run(
         forget.renew(archive)
 
 
-def _indexer(settings: Settings, update: bool, each: Each) -> Callable[[Archive], tuple[dict[str, Any], bool]]:
+def _indexer(
+    settings: Settings, progress: Progress, update: bool, each: Each
+) -> Callable[[Archive], tuple[dict[str, Any], bool]]:
     """What makes the index: it is added to with `update`, and made anew where that is due."""
 
+    def say(text: str) -> None:
+        progress.say(f"index: {text}")
+
     def make(archive: Archive) -> tuple[dict[str, Any], bool]:
-        card, built = index.build(archive, settings.index, update=update, each=each)
+        card, built = index.build(archive, settings.index, update=update, each=each, say=say)
         if update and built and card["drift"] and card["drift"]["rebuild_due"]:
             log.info("the index is built anew: %s", card["drift"]["why"])
-            card, built = index.build(archive, settings.index, each=each)
+            card, built = index.build(archive, settings.index, each=each, say=say)
         return card, built
 
     return make

@@ -94,7 +94,7 @@ def scratch_folder(url: str) -> Iterator[Path]:
 def _sweep_scratch(found: Iterable[Path], older_than_s: float) -> None:
     for old in found:
         with contextlib.suppress(FileNotFoundError):
-            if old.stat().st_mtime < time.time() - older_than_s:
+            if max(path.stat().st_mtime for path in (old, *old.glob("*"))) < time.time() - older_than_s:
                 if old.is_dir():
                     shutil.rmtree(old)
                 else:

@@ -160,10 +160,14 @@ def _listed(
 
 def _graph(index: Index, queries: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Search an index of any kind, which may not know how to leave rows out."""
-    candidates = min(k * index.effort.get("rerank", 1) + len(excluded), len(index))
-    scores, found = index.faiss.search(queries, max(k, candidates))
-    found = np.where(np.isin(found, excluded), -1, found)
-    return _compared(index, queries, k, scores, found)
+    least = k * index.effort.get("rerank", 1)
+    candidates = least
+    while True:
+        scores, found = index.faiss.search(queries, max(k, min(candidates, len(index))))
+        found = np.where(np.isin(found, excluded), -1, found)
+        if not len(excluded) or candidates >= len(index) or (found >= 0).sum(axis=1).min(initial=least) >= least:
+            return _compared(index, queries, k, scores, found)
+        candidates *= 2  # of those that were found too many are left out
 
 
 def _compared(

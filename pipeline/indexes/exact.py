@@ -19,10 +19,13 @@ def search(
 
     `row_ids`, int64[m], ascending; `without`, int64[r], ascending: rows not to answer.
     """
-    left_out = np.isin(without, row_ids).sum() if len(without) else 0
+    places, there = placed(row_ids, without)
+    left_out = int(there.sum())
     if left_out > OVER:
-        return gathered(vectors, row_ids, queries, k, np.setdiff1d(row_ids, without, assume_unique=True))
-    scores, places = _nearest(vectors, queries, min(k + int(left_out), len(row_ids)))
+        kept = np.ones(len(row_ids), bool)
+        kept[places[there]] = False
+        return gathered(vectors, row_ids, queries, k, row_ids[kept])
+    scores, places = _nearest(vectors, queries, min(k + left_out, len(row_ids)))
     found = np.where(places >= 0, row_ids[places], -1)
     return best(np.where(np.isin(found, without) | (places < 0), -np.inf, scores), found, k)
 
@@ -31,8 +34,7 @@ def gathered(
     vectors: np.ndarray, row_ids: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest within `among`, int64[r], ascending: only their vectors are read, float32 or float16[m, dim]."""
-    places = np.minimum(np.searchsorted(row_ids, among), max(len(row_ids) - 1, 0))
-    there = row_ids[places] == among if len(row_ids) else np.zeros(len(among), bool)
+    places, there = placed(row_ids, among)
     among, places = among[there], places[there]
     scores, found = best(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), k)
     for first in range(0, len(among), BLOCK):
@@ -41,6 +43,14 @@ def gathered(
         ids = np.broadcast_to(among[here], products.shape)
         scores, found = best(np.hstack([scores, products]), np.hstack([found, ids]), k)
     return scores, found
+
+
+def placed(row_ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where row ids lie among others, ascending, and whether they do: (int64[n], bool[n])."""
+    if not len(row_ids):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    places = np.minimum(np.searchsorted(row_ids, wanted), len(row_ids) - 1)
+    return places, row_ids[places] == wanted
 
 
 def best(scores: np.ndarray, row_ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

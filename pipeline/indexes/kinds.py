@@ -15,6 +15,7 @@ from pipeline.indexes import FLAT, IVF_FLAT, IVF_PQ
 AUTO, HNSW = "auto", "hnsw"
 OWN = (FLAT, IVF_FLAT, IVF_PQ)
 FEWEST = 10_000  # rows below which every kind but the exact one is a waste
+SMALL = 256 * 10**6  # bytes of vectors that are searched exactly, however busy this machine is just now
 LISTS = 2.0  # lists: so many times the square root of the rows
 TRAIN_PER_LIST = 64  # vectors to train on
 VISITED = 1 / 64  # the share of lists that a search sees, as a first guess: what it takes is measured on the build
@@ -61,6 +62,8 @@ def choose(kind: str, rows: int, dim: int, memory: int, latency_ms: float, speed
         return Choice(factory, factory, flat.memory, flat.memory + rows * (2 * dim + ROW_ID), math.nan), "as configured"
     if rows < FEWEST:
         return flat, f"fewer than {FEWEST:,} rows: exact search is as quick as any"
+    if flat.memory <= min(SMALL, memory):
+        return flat, f"under {SMALL / 1e6:.0f} MB of vectors: exact search is quick anywhere"
     if flat.ms <= latency_ms and flat.memory <= memory:
         return flat, f"exact search takes some {flat.ms:.2g} ms here, under index.latency ({latency_ms:g} ms)"
     slow = f"exact search would take some {flat.ms:.2g} ms here, over index.latency ({latency_ms:g} ms)"

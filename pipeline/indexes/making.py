@@ -47,14 +47,15 @@ def train(factory: str, sample: np.ndarray) -> "faiss.Index":
         ivf.cp.niter, ivf.cp.seed = TRAIN_ITERATIONS, SEED
         # The sample is as large as it should be already.
         ivf.cp.min_points_per_centroid, ivf.cp.max_points_per_centroid = 1, len(sample)
-        if hasattr(ivf, "pq"):
-            ivf.pq.cp.niter, ivf.pq.cp.max_points_per_centroid = CODE_ITERATIONS, CODE_SAMPLE
-            ivf.pq.cp.min_points_per_centroid = 1
-        if hasattr(ivf, "do_polysemous_training"):
-            # Codes ordered so that they could be compared bit by bit, which nobody does here: seconds a byte.
-            ivf.do_polysemous_training = False
         clustering = on_gpus(faiss.IndexFlatIP(ivf.d))  # held here: the index does not keep it alive
         ivf.clustering_index = clustering
+    for part in filter(None, (faiss.downcast_index(index), ivf)):
+        if hasattr(part, "pq"):
+            part.pq.cp.niter, part.pq.cp.max_points_per_centroid = CODE_ITERATIONS, CODE_SAMPLE
+            part.pq.cp.min_points_per_centroid = 1
+        if hasattr(part, "do_polysemous_training"):
+            # Codes ordered so that they could be compared bit by bit, which nobody does here: seconds a byte.
+            part.do_polysemous_training = False
     index.train(sample)
     if ivf:
         ivf.clustering_index = None

@@ -67,6 +67,12 @@ def _settled(
     return ids[chosen], values[chosen].astype(np.float32)
 
 
+def some(truth: Truth, one_in: int) -> Truth:
+    """Every so many of the queries."""
+    rows = {name: getattr(truth, name)[::one_in] for name in ("kinds", "own", "queries", "row_ids", "scores")}
+    return replace(truth, **rows)
+
+
 def without(truth: Truth, gone: np.ndarray) -> Truth:
     """The truth without some rows."""
     scores = np.where(np.isin(truth.row_ids, gone), -np.inf, truth.scores)

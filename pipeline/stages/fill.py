@@ -23,7 +23,8 @@ from pipeline.photo import UserError
 from pipeline.stages.contents import read_vectors, vectors
 
 BLOCK_BYTES = 64 << 20  # of a block's vectors as float32
-LEFT = timedelta(hours=6)  # blocks this old are of a build that was given up
+BEGUN = "begun"  # the file that says when a build last took its blocks up
+LEFT = timedelta(hours=24)  # after which it was given up
 SEED = 0
 
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]  # a function, done for each item, somewhere
@@ -40,6 +41,7 @@ class Plan:
     choice: Choice
     memory: int  # bytes
     making: str  # URL of the folder for what is not done yet
+    say: Callable[[str], None]  # how far it is
 
     @property
     def embeddings(self) -> Table:
@@ -50,12 +52,14 @@ class Plan:
 class Block:
     """Rows to encode, by an index that is trained already."""
 
-    plan: Plan
+    embeddings: Table
+    kind: str
+    making: str
     number: int
     row_ids: np.ndarray
 
     def url(self, suffix: str) -> str:
-        return storage.join(self.plan.making, f"block-{self.number:05d}.{suffix}")
+        return storage.join(self.making, f"block-{self.number:05d}.{suffix}")
 
 
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -76,16 +80,17 @@ def fill(plan: Plan, folder: Path, each: Each) -> dict[str, float]:
     if plan.choice.kind not in kinds.OWN:
         _write_custom(plan, folder)
         return {"train_and_add": round(perf_counter() - start, 3)}
-    storage.create(storage.join(plan.making, "begun"), datetime.now(UTC).isoformat().encode())
+    storage.replace(storage.join(plan.making, BEGUN), datetime.now(UTC).isoformat().encode())
     trained = storage.join(plan.making, "trained.faiss")
     if not storage.exists(trained):
         with storage.scratch(trained) as path:
+            plan.say("training")
             making.write(_train(plan), path)
             storage.create(trained, path)
     trained_at = perf_counter()
     blocks = list(_blocks(plan))
-    for _ in each(encode, blocks):
-        pass
+    for done, _ in enumerate(each(encode, blocks), 1):
+        plan.say(f"{done:,} of {len(blocks):,} blocks")
     added_at = perf_counter()
     _merge(plan, trained, blocks, folder)
     merged_at = perf_counter()
@@ -148,10 +153,10 @@ def _blocks(plan: Plan) -> Iterator[Block]:
     for part in np.unique(plan.row_ids >> schemas.ROW_BITS).tolist():
         held.append(rows_in(plan.row_ids, part))
         if sum(map(len, held)) >= rows:
-            yield Block(plan, number, np.concatenate(held))
+            yield Block(plan.embeddings, plan.choice.kind, plan.making, number, np.concatenate(held))
             number, held = number + 1, []
     if held:
-        yield Block(plan, number, np.concatenate(held))
+        yield Block(plan.embeddings, plan.choice.kind, plan.making, number, np.concatenate(held))
 
 
 def encode(block: Block) -> None:
@@ -160,16 +165,16 @@ def encode(block: Block) -> None:
     if storage.exists(url):
         return
     parts = np.unique(block.row_ids >> schemas.ROW_BITS).tolist()
-    found = [read_vectors(block.plan.embeddings, part, rows_in(block.row_ids, part)) for part in parts]
+    found = [read_vectors(block.embeddings, part, rows_in(block.row_ids, part)) for part in parts]
     row_ids = np.concatenate([piece.row_ids for piece in found])
     stored = np.concatenate([piece.stored for piece in found])
-    if block.plan.choice.kind != indexes.IVF_FLAT:
+    if block.kind != indexes.IVF_FLAT:
         with storage.scratch(block.url("npy")) as path:
             with path.open("wb") as file:
                 np.save(file, stored)
             storage.create(block.url("npy"), path)
     with storage.scratch(url) as path, tempfile.TemporaryDirectory(prefix="tintype-") as here:
-        trained = storage.brought(storage.join(block.plan.making, "trained.faiss"), Path(here))
+        trained = storage.brought(storage.join(block.making, "trained.faiss"), Path(here))
         making.encode(trained, row_ids, exact.unit(stored), path)
         storage.create(url, path)
 
@@ -210,8 +215,8 @@ def sweep(archive: Archive, made: str | None = None, older_than: timedelta = LEF
     for name in storage.names(there):
         url = storage.join(there, name)
         try:
-            begun = datetime.fromisoformat(storage.read(storage.join(url, "begun")).decode())
+            begun = datetime.fromisoformat(storage.read(storage.join(url, BEGUN)).decode())
         except FileNotFoundError:
-            begun = datetime.now(UTC)
+            begun = datetime.min.replace(tzinfo=UTC)
         if url == made or begun < datetime.now(UTC) - older_than:
             storage.delete_folder(url)

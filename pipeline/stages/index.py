@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pydantic
 
@@ -27,7 +28,7 @@ from pipeline.archive import Archive, versions
 from pipeline.indexes import kinds, recall
 from pipeline.indexes.kinds import Choice
 from pipeline.indexes.segments import Segment
-from pipeline.photo import UserError
+from pipeline.photo import TryLater, UserError
 from pipeline.stages import contents, measure
 from pipeline.stages.contents import Contents
 from pipeline.stages.fill import Each, Plan, check, fill, grow, in_threads, sweep
@@ -77,12 +78,18 @@ class IndexSettings:
 
 
 def build(
-    archive: Archive, settings: IndexSettings, *, update: bool = False, each: Each = in_threads
+    archive: Archive,
+    settings: IndexSettings,
+    *,
+    update: bool = False,
+    each: Each = in_threads,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[dict[str, Any], bool]:
     """Index the live photos and switch to that build: (its card, True). Nothing changed: (the current card, False).
 
     With `update` the build in use is added to, where it can be (see `_base`); without, one that was is made anew.
-    `each` does a function for many items, as `fill.in_threads` does here and `cluster.each` on Ray.
+    `each` does a function for many items, as `fill.in_threads` does here and `cluster.each` on Ray. `say` is told how
+    far it is.
 
     Raises UserError where there is nothing to index, or where the settings do not say which of several tables.
     """
@@ -92,17 +99,17 @@ def build(
         raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
     made_of = _made_of(archive, of, captions, settings)
     card = builds.current(archive, of)
-    if card is not None and _is_made_of(card, made_of) and (update or not card["base"]):
+    if card is not None and _is_made_of(card, made_of) and (update or not card["base"]) and builds.whole(archive, card):
         return card, False
     base = _base(archive, card, made_of) if update and card is not None else None
     try:
-        made = _grow(archive, base, made_of, settings) if base else _build(archive, made_of, settings, each)
+        made = _grow(archive, base, made_of, settings, say) if base else _build(archive, made_of, settings, each, say)
     except FileNotFoundError:
         # Another run, at the same build, was quicker, and cleared away what we were still reading.
         card = builds.current(archive, of)
         if card is not None and _is_made_of(card, made_of):
             return card, False
-        raise
+        raise TryLater("another run cleared away what this one was building the index from; run it again") from None
     builds.prune(archive, of, settings.keep)
     return made, True
 
@@ -139,7 +146,9 @@ def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
 def settings_of(card: Mapping[str, Any]) -> IndexSettings:
     """The settings that a build was made with, to make the like of it; no other build is pruned for it."""
     captions = card["captions"]["table"] if card["captions"] else None
-    return IndexSettings(of=card["of"], captions=captions, keep=sys.maxsize, **card.get("settings", {}))
+    known = {f.name for f in fields(IndexSettings)} - set(NOT_MADE_OF)
+    settings = {name: value for name, value in card.get("settings", {}).items() if name in known}
+    return IndexSettings(of=card["of"], captions=captions, keep=sys.maxsize, **settings)
 
 
 def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
@@ -184,7 +193,9 @@ def _vectors(archive: Archive, of: str, row_ids: np.ndarray | None) -> int:
 # --- a build of its own -----------------------------------------------------------------------------------------------
 
 
-def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, each: Each) -> dict[str, Any]:
+def _build(
+    archive: Archive, made_of: dict[str, Any], settings: IndexSettings, each: Each, say: Callable[[str], None]
+) -> dict[str, Any]:
     of, embeddings = made_of["of"], archive.table(f"embeddings/{made_of['of']}")
     clock = _Clock()
     rows = contents.everything(archive, _parts(made_of, embeddings.name))
@@ -196,7 +207,7 @@ def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, e
     trained_without = held_out if len(rows.row_ids) >= measure.SPARE * len(held_out) else held_out[:0]
     digest = hashlib.sha256(json.dumps([made_of, choice.factory], sort_keys=True).encode()).hexdigest()[:16]
     making = storage.join(archive.url, "making", f"{of}-{digest}")
-    plan = Plan(archive, of, rows.row_ids, trained_without, choice, settings.memory, making)
+    plan = Plan(archive, of, rows.row_ids, trained_without, choice, settings.memory, making, say)
     with storage.scratch_folder(builds.folder(archive, of)) as folder:
         if len(rows.row_ids):
             clock.seconds |= fill(plan, folder, each)
@@ -204,12 +215,13 @@ def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, e
             told = f"none of the {len(rows.row_ids)} live photos has a vector in {embeddings.name}: nothing to index"
             raise NothingToIndex(told)
         clock.lap()
+        say("facts and words")
         _write_facts(archive, rows, made_of, folder, clock)
         texts = measure.words(archive, made_of["identity"], folder / "photos.parquet")
         known, problems = measure.truth(embeddings, rows.row_ids, held_out, texts)
         recall.write(known, folder / builds.TRUTH)
-        names = dict(zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True))
-        measured = measure.measure([Segment(index)], known, embeddings, names, settings.min_recall)
+        say("measuring")
+        measured = measure.measure([Segment(index)], known, embeddings, [rows.keys], settings.min_recall)
         measured["recall"] |= {"why_no_texts": texts.why_not}
         clock.lap("measure")
         counts = {"photos": len(rows.row_ids), "rows": len(index), "not_annotated": rows.not_annotated}
@@ -252,15 +264,17 @@ def _base(archive: Archive, card: dict[str, Any], made_of: Mapping[str, Any]) ->
     """
     base = builds.card_of(archive, card["of"], card["base"]) if card.get("base") else card
     same = ("format", "of", "settings", "identity", "captions")
-    if base is None or base["rows"] < GROWS or any(base[key] != made_of[key] for key in same):
+    if base is None or any(base.get(key) != made_of[key] for key in same) or base["rows"] < GROWS:
+        return None
+    if not builds.whole(archive, base):
         return None
     for name, before in base["parts"].items():
         now = made_of["parts"][name]
         if any(now.get(part) != write_id for part, write_id in before.items()):
             return None
     if base["parts"]["forgotten"].keys() != made_of["parts"]["forgotten"].keys():
-        held = set(_keys(archive, base)["photo_id"].to_pylist())
-        if held & archive.forgotten().keys():
+        forgotten = pa.array(sorted(archive.forgotten()), pa.string())
+        if pc.any(pc.is_in(_keys(archive, base)["photo_id"], value_set=forgotten)).as_py():
             return None
     return base
 
@@ -272,7 +286,13 @@ def _keys(archive: Archive, card: Mapping[str, Any]) -> pa.Table:
         return pq.read_table(file, columns=["row_id", "photo_id"])
 
 
-def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], settings: IndexSettings) -> dict[str, Any]:
+def _grow(
+    archive: Archive,
+    base: dict[str, Any],
+    made_of: dict[str, Any],
+    settings: IndexSettings,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     of, embeddings = base["of"], archive.table(f"embeddings/{base['of']}")
     clock = _Clock()
     keys, before = _keys(archive, base), {name: _parts(base, name) for name in base["parts"]}
@@ -286,7 +306,7 @@ def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], setti
     choice = Choice(base["kind"], "", 0, 0, math.nan)
     kind = base["kind"] if base["kind"] in (indexes.IVF_FLAT, indexes.IVF_PQ) else indexes.FLAT
     with storage.scratch_folder(builds.folder(archive, of)) as folder:
-        plan = Plan(archive, of, rows.row_ids, rows.row_ids[:0], choice, settings.memory, "")
+        plan = Plan(archive, of, rows.row_ids, rows.row_ids[:0], choice, settings.memory, "", say)
         clock.seconds |= grow(plan, below, folder)
         clock.lap()
         _write_facts(archive, rows, made_of, folder, clock)
@@ -294,9 +314,7 @@ def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], setti
         own = indexes.open_index(folder, kind, base["effort"])
         segments = [under, Segment(own)]
         known, problems = measure.grown(truth, rows.masked, embeddings, rows.row_ids)
-        names = dict(zip(keys["row_id"].to_pylist(), keys["photo_id"].to_pylist(), strict=True))
-        names |= zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True)
-        measured = measure.measure(segments, known, embeddings, names, settings.min_recall)
+        measured = measure.measure(segments, known, embeddings, [keys, rows.keys], settings.min_recall)
         clock.lap("measure")
         measured["recall"] |= {"why_no_texts": base["recall"]["why_no_texts"]}
         masked = indexes.held(segments[0].index, rows.masked)
@@ -360,5 +378,7 @@ def _commit(archive: Archive, card: dict[str, Any], folder: Path, clock: "_Clock
         "versions": versions(),
     }
     storage.create(storage.join(here, "card.json"), json.dumps(card, indent=2).encode())
+    if not builds.whole(archive, card):
+        raise TryLater("another run deleted the index that this one was adding to; run it again")
     storage.replace(storage.join(builds.folder(archive, card["of"]), "CURRENT"), name.encode())
     return card

@@ -6,6 +6,7 @@ last; their changes go, and the index builds that hold them. Each step can be ta
 ends the work, and so does every run that indexes.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from pipeline.archive import Archive, Table
 from pipeline.photo import UserError
 from pipeline.stages import index
 from pipeline.stages.fill import sweep
+
+log = logging.getLogger(__name__)
 
 ORPHAN = timedelta(hours=6)  # a scratch file, or a build without a card, that is this old is of a run that was killed
 LOOKS = 5  # for what is left to blank
@@ -101,7 +104,7 @@ def finish(archive: Archive) -> Removed:
         blank(archive, removed)
         renew(archive, removed)
         storage.sweep(archive.url, ORPHAN.total_seconds())
-        sweep(archive)
+        sweep(archive, older_than=timedelta(0))
     return removed
 
 
@@ -219,7 +222,10 @@ def renew(archive: Archive, removed: Removed | None = None) -> None:
                 index.build(archive, index.settings_of(card), update=True)
                 removed.rebuilt.append(of)
                 before += 1
-            except UserError:  # nothing is left to index, or it cannot be told of what
+            except UserError as error:
+                # Nothing is left to index, or it cannot be made as it was. What is there shows what was forgotten.
+                if not isinstance(error, index.NothingToIndex):
+                    log.warning("the index %s holds forgotten photos and is deleted: %s", of, error)
                 storage.delete(storage.join(builds.folder(archive, of), "CURRENT"))
         prune(archive, of)
         removed.builds += before - len(builds.all_of(archive, of))
