@@ -4,6 +4,7 @@ A part's presence is its completion mark: what is left to do is `parts of my sou
 records progress. Knows no models and no Ray.
 """
 
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -215,6 +216,7 @@ def _row_groups(table: pa.Table) -> Iterator[pa.Table]:
     yield table.slice(start)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of what results depend on, as recorded in receipts."""
     found = {"tintype": __version__, "python": platform.python_version()}

@@ -40,11 +40,11 @@ class Story:
         self.part += 1
 
     def edit(self, day: int) -> None:
-        for photo_id in self.some(3):
+        for photo_id in self.some(2):
             small.change(self.archive, photo_id, "title", f'"{photo_id} on day {day}"', days=day)
 
     def hide(self, day: int) -> None:
-        for photo_id in self.some(3):
+        for photo_id in self.some(2):
             small.change(self.archive, photo_id, "visible", "false", days=day)
             self.hidden.add(photo_id)
 
