@@ -173,6 +173,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def undisturbed(server: Any, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what a run over that photostream gives that nothing disturbs; nobody writes there.
+
+    72 photos in four parts, embeddings/tiny and captions/tiny, an index.
+    """
+    from pipeline.demo.server import KEY, SECRET
+    from tests import photostream
+
+    folder = tmp_path_factory.mktemp("undisturbed") / "archive"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLICKR_API_KEY", KEY)
+        patch.setenv("FLICKR_API_SECRET", SECRET)
+        photostream.carry_out(photostream.settings(str(folder), server.api_url, model, "local"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def ray_here(s3_server: str) -> Iterator[None]:
     """A private Ray of two CPUs, started after the S3 server, whose address and credentials its workers inherit."""
     from pipeline import cluster

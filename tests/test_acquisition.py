@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -34,10 +35,10 @@ from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import ENDS, DemoPhoto, Stream, demo_stream
 from pipeline.photo import REASONS
 from tests import photostream
-from tests.test_killed import drivers
+from tests.test_killed import drivers, progress
 from tests.test_run import assert_same, contents
 
-PHOTOS = 5_000
+PHOTOS, PART = 3_500, 175  # seven pages of them, and of each trouble some
 SEED = 11
 # What the image host does: to so many of the photos, to a fifth of these for ever.
 MOOD = (
@@ -88,7 +89,7 @@ def mood() -> Plan:
 
 
 def render(photo: DemoPhoto, offer: Offer) -> bytes:
-    """A small picture of its own: to draw five thousand scenes would take minutes."""
+    """A small picture of its own: to draw thousands of scenes would take minutes."""
     file = BytesIO()
     colour = random.Random(photo.number).randbytes(3)
     Image.new("RGB", (offer.width // 4, offer.height // 4), tuple(colour)).save(file, "JPEG")
@@ -103,7 +104,7 @@ def served() -> Iterator[Served]:
 
 def configured(archive: Path, api_url: str, model: Path) -> Settings:
     images = {"min_side": 60, "rate": None, "backoff": 0.01}
-    run = {"runner": "local", "part_size": 250}
+    run = {"runner": "local", "part_size": PART}
     return photostream.settings(str(archive), api_url, model, "local", images=images, run=run)
 
 
@@ -152,19 +153,30 @@ def drive(archive: Path, api_url: str, model: Path) -> None:
     photostream.carry_out(configured(archive, api_url, model), ["list", "fetch"])
 
 
-def test_killed_every_few_seconds_the_tables_are_the_same(tmp_path: Path, served: Served, model: Path) -> None:
+def begun(*arguments: object) -> Any:
+    driver = drivers.Process(target=drive, args=arguments)
+    driver.start()
+    return driver
+
+
+def test_killed_again_and_again_the_tables_are_the_same(tmp_path: Path, served: Served, model: Path) -> None:
+    """Once in each quarter of the way, told by how much of the archive is there."""
     dice = random.Random(3)
     kills = 0
-    while True:
-        driver: Any = drivers.Process(target=drive, args=(tmp_path / "stormy", served.api_url, model))
-        driver.start()
-        driver.join(dice.uniform(3, 6))
-        if not driver.is_alive():
-            break
-        driver.kill()
+    whole = 2 * PHOTOS / PART  # files: photos and images
+    for quarter in range(4):
+        driver = begun(tmp_path / "stormy", served.api_url, model)
+        moment = dice.uniform(quarter, quarter + 1) / 4
+        while progress(tmp_path / "stormy") < moment * whole and driver.is_alive():
+            time.sleep(0.01)
+        driver.join(dice.uniform(0, 0.5))
+        if driver.is_alive():
+            driver.kill()
+            kills += 1
         driver.join()
-        kills += 1
-    assert driver.exitcode == 0 and kills > 2
+    last = begun(tmp_path / "stormy", served.api_url, model)
+    last.join(300)
+    assert last.exitcode == 0 and kills > 2
     stormy = Archive.open(str(tmp_path / "stormy"))
     assert ends(stormy) == {f"flickr:{photo.number}": [end(photo)] for photo in stream().photos}
     served.attempts.clear()  # the same mood again, for a run that nobody disturbs

@@ -1,11 +1,10 @@
 """The archive's promises, on local disk and on S3."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +13,7 @@ import pytest
 from pipeline import schemas, storage
 from pipeline.archive import Archive, Table
 from pipeline.photo import UserError
+from tests.test_killed import drivers
 
 
 def forgotten_rows(part: int, ids: list[str]) -> pa.Table:
@@ -100,27 +100,27 @@ def test_an_error_while_writing_leaves_no_part(place: str) -> None:
     assert storage.names(table.url) == []
 
 
-CRASH = """
-import os, signal, sys
-from pipeline import schemas, storage
-from tests.test_archive import write
-from pipeline.archive import Archive
-create = storage.create
-def die(url, data):
-    if sys.argv[2] == "after":
-        create(url, data)
-    os.kill(os.getpid(), signal.SIGKILL)
-archive = Archive.create(sys.argv[1])
-storage.create = die
-write(archive.table("forgotten"), 0, ["from the dead"])
-"""
+def die(environment: dict[str, str], url: str, moment: str) -> None:
+    """Write part 0, and be killed before or after it is committed."""
+    os.environ |= environment  # the store's address, which is newer than the process that this one was forked from
+    archive, create = Archive.create(url), storage.create
+
+    def create_and_die(url: str, data: Any) -> None:
+        if moment == "after":
+            create(url, data)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    storage.create = create_and_die  # type: ignore[assignment]
+    write(archive.table("forgotten"), 0, ["from the dead"])
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_around_the_commit(place: str, moment: str) -> None:
     """A process killed between writing and committing leaves nothing; one killed after it leaves a whole part."""
-    died = subprocess.run([sys.executable, "-c", CRASH, place, moment], cwd=Path(__file__).parents[1])
-    assert died.returncode == -signal.SIGKILL
+    writer: Any = drivers.Process(target=die, args=(dict(os.environ), place, moment))
+    writer.start()
+    writer.join(120)
+    assert writer.exitcode == -signal.SIGKILL
     table = Archive.open(place).table("forgotten")
     assert table.parts() == ([0] if moment == "after" else [])
     assert write(table, 0, ["from the living"]) == (moment == "before")

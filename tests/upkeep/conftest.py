@@ -13,7 +13,6 @@ import yaml
 
 from pipeline.archive import RECEIPT, Archive
 from pipeline.demo.server import KEY, SECRET, Served
-from tests import photostream
 
 
 @pytest.fixture(autouse=True)
@@ -23,21 +22,10 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(scope="module")
-def undamaged(server: Served, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its folder; nobody writes there."""
-    folder = tmp_path_factory.mktemp("undamaged") / "archive"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLICKR_API_KEY", KEY)
-        patch.setenv("FLICKR_API_SECRET", SECRET)
-        photostream.carry_out(photostream.settings(str(folder), server.api_url, model, "local"))
-    return folder
-
-
 @pytest.fixture
-def archive(undamaged: Path, tmp_path: Path) -> Archive:
-    """A copy of it to be damaged: 72 photos in four parts, embeddings/tiny and captions/tiny, an index."""
-    shutil.copytree(undamaged, tmp_path / "archive")
+def archive(undisturbed: Path, tmp_path: Path) -> Archive:
+    """A copy of what a run made, to be damaged."""
+    shutil.copytree(undisturbed, tmp_path / "archive")
     return Archive.open(str(tmp_path / "archive"))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,11 @@ def test_killed_at_any_moment_it_ends_when_run_again(tmp_path: Path) -> None:
     words = [
         word for photo in photos for word in (f"title of {photo}".encode() + b"'", f"caption of {photo}'".encode())
     ]
+    whole = made(str(tmp_path / "whole"))
     kills = 0
     for moment in range(12):
-        archive = made(str(tmp_path / f"archive{moment}"))
+        shutil.copytree(whole.url, tmp_path / f"archive{moment}")
+        archive = Archive.open(str(tmp_path / f"archive{moment}"))
         forgetter: Any = drivers.Process(target=forget_all, args=(archive.url, photos))
         forgetter.start()
         forgetter.join(dice.uniform(0, 0.3))

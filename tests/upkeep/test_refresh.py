@@ -1,6 +1,7 @@
 """An archive follows its photostream: each change makes exactly its rows, and nothing unchanged is fetched again."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,11 +12,13 @@ import pytest
 
 from pipeline import builds, search
 from pipeline.archive import Archive
+from pipeline.config import Settings
 from pipeline.demo.faults import Fault, failure, listed
 from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import DemoPhoto, Stream, demo_stream
 from pipeline.models import store
 from pipeline.photo import TryLater
+from pipeline.sources.flickr import FlickrSource
 from pipeline.status import status
 from pipeline.work import STEPS
 from tests import photostream
@@ -30,15 +33,36 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("drawn")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serve(before(), tmp_path_factory.mktemp("drawn")) as running:
+        yield running
 
 
 @pytest.fixture
-def served(drawn: Path) -> Iterator[Served]:
-    """A photostream without its newest uploads."""
-    with serve(before(), drawn) as served:
-        yield served
+def served(running: Served) -> Served:
+    """A photostream without its newest uploads, of which nothing was asked yet."""
+    running.stream, running.plan = before(), None
+    running.log.clear()
+    running.attempts.clear()
+    return running
+
+
+@pytest.fixture(scope="module")
+def made(running: Served, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what a run over it gives; nobody writes there."""
+    folder = tmp_path_factory.mktemp("made") / "archive"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLICKR_API_KEY", KEY)
+        patch.setenv("FLICKR_API_SECRET", SECRET)
+        photostream.carry_out(photostream.settings(str(folder), running.api_url, model, "local"))
+    return folder
+
+
+@pytest.fixture
+def settings(made: Path, served: Served, model: Path, tmp_path: Path) -> Settings:
+    """Of the run that made a copy of it."""
+    shutil.copytree(made, tmp_path / "archive")
+    return photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
 
 
 def uploads() -> list[DemoPhoto]:
@@ -85,10 +109,8 @@ def ids(photos: list[DemoPhoto]) -> list[str]:
     return [f"flickr:{photo.number}" for photo in photos]
 
 
-def test_a_refresh_makes_exactly_the_right_rows(tmp_path: Path, served: Served, model: Path) -> None:
+def test_a_refresh_makes_exactly_the_right_rows(settings: Settings, served: Served) -> None:
     """30 uploads, 10 titles, 5 licences, 5 deletions and 2 new pictures: 32 pictures are fetched."""
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings)
     archive = Archive.open(settings.archive)
     asked_before = len(rows(archive, "photos"))
 
@@ -138,10 +160,9 @@ def test_a_refresh_makes_exactly_the_right_rows(tmp_path: Path, served: Served, 
     assert again.progress.changed == {"flickr:tintype_demo": {}}
 
 
-def test_a_refresh_on_ray(tmp_path: Path, served: Served, model: Path, ray_here: None) -> None:
+def test_a_refresh_on_ray(settings: Settings, served: Served, ray_here: None) -> None:
     """The worker that speaks with Flickr writes down what changed; what was replaced goes on to the fetchers."""
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "ray")
-    photostream.carry_out(settings, ["list", "fetch"])
+    settings = replace(settings, run=replace(settings.run, runner="ray"))
     titled, new, deleted = plain(before(), ("7",))[:3]
     changes: dict[int, dict[str, Any]] = {titled.number: {"title": "another"}, new.number: replaced(new)}
     served.stream = edited(before(), changes, {deleted.number})
@@ -161,9 +182,7 @@ def status_gone(stream: Stream) -> int:
     return sum((photo.trouble or "").startswith("gone") for photo in stream.photos)
 
 
-def test_what_is_gone_leaves_search_before_any_index_is_built(tmp_path: Path, served: Served, model: Path) -> None:
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings)
+def test_what_is_gone_leaves_search_before_any_index_is_built(settings: Settings, served: Served) -> None:
     [photo] = plain(before(), ("7",))[:1]
     [photo_id] = ids([photo])
     assert photo_id in found(settings.archive)
@@ -190,10 +209,10 @@ def found(archive: str) -> set[str]:
     return {hit.photo_id for hit in search.search(build, search.Query(text="a boat", k=10_000), load).hits}
 
 
-def test_photos_gone_are_kept_where_the_configuration_says_so(tmp_path: Path, served: Served, model: Path) -> None:
-    source = {"kind": "flickr", "user": "tintype_demo", "api_url": served.api_url, "api_rate": 100, "on_gone": "keep"}
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local", sources=[source])
-    photostream.carry_out(settings, ["list", "fetch"])
+def test_photos_gone_are_kept_where_the_configuration_says_so(settings: Settings, served: Served) -> None:
+    [source] = settings.sources
+    assert isinstance(source, FlickrSource)
+    settings = replace(settings, sources=(replace(source, on_gone="keep"),))
     [photo] = plain(before(), ("4", "5", "11"))[:1]
     served.stream = edited(before(), {}, {photo.number})
     photostream.carry_out(settings, ["list"], refresh=True)
@@ -201,10 +220,8 @@ def test_photos_gone_are_kept_where_the_configuration_says_so(tmp_path: Path, se
     assert archive.gone().keys() == set(ids([photo])) and not archive.forgotten()
 
 
-def test_an_incomplete_listing_removes_nothing(tmp_path: Path, served: Served, model: Path) -> None:
+def test_an_incomplete_listing_removes_nothing(settings: Settings, served: Served) -> None:
     """Flickr stops in the middle, or shows a page twice: photos that it did not show are not gone."""
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings, ["list", "fetch"])
 
     def short(answer: dict[str, Any]) -> None:
         answer["photos"]["photo"] = answer["photos"]["photo"][:50]
@@ -217,10 +234,8 @@ def test_an_incomplete_listing_removes_nothing(tmp_path: Path, served: Served, m
     assert archive.changes() == {} and not archive.forgotten()
 
 
-def test_what_a_whole_listing_misses_is_asked_after(tmp_path: Path, served: Served, model: Path) -> None:
+def test_what_a_whole_listing_misses_is_asked_after(settings: Settings, served: Served) -> None:
     """A photo that Flickr leaves out of its list, but still answers for, is not gone."""
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings, ["list", "fetch"])
     missing = str(plain(before())[3].number)
 
     def leave_out(answer: dict[str, Any]) -> None:
@@ -233,10 +248,8 @@ def test_what_a_whole_listing_misses_is_asked_after(tmp_path: Path, served: Serv
 
 
 def test_a_source_that_cannot_say_ends_the_refresh(
-    tmp_path: Path, served: Served, model: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings, ["list", "fetch"])
     photo = plain(before(), ("7",))[0]
     served.stream = edited(before(), {}, {photo.number})
     served.plan = listed({f"photos.getInfo {photo.number}": (failure(105), None)})
@@ -246,9 +259,7 @@ def test_a_source_that_cannot_say_ends_the_refresh(
     assert Archive.open(settings.archive).changes() == {}
 
 
-def test_views_and_last_updates_alone_make_no_row(tmp_path: Path, served: Served, model: Path) -> None:
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings, ["list"])
+def test_views_and_last_updates_alone_make_no_row(settings: Settings, served: Served) -> None:
     seen = {photo.number: {"views": photo.views + 1000, "updated": photo.updated + 1} for photo in before().photos}
     served.stream = edited(before(), seen)
     done = photostream.carry_out(settings, ["list"], refresh=True)
@@ -257,9 +268,7 @@ def test_views_and_last_updates_alone_make_no_row(tmp_path: Path, served: Served
     assert archive.changes() == {} and len(rows(archive, "photos")) == PHOTOS
 
 
-def test_a_title_edited_and_edited_back_is_two_rows(tmp_path: Path, served: Served, model: Path) -> None:
-    settings = photostream.settings(str(tmp_path / "archive"), served.api_url, model, "local")
-    photostream.carry_out(settings, ["list", "fetch"])
+def test_a_title_edited_and_edited_back_is_two_rows(settings: Settings, served: Served) -> None:
     photo = plain(before())[0]
     for title in ("another", photo.title):
         served.stream = edited(before(), {photo.number: {"title": title}})

@@ -17,7 +17,6 @@ import pytest
 from pipeline import builds, schemas, storage
 from pipeline.archive import Archive
 from pipeline.cli import main
-from pipeline.demo.server import Served
 from pipeline.stages import index
 from pipeline.upkeep.verify import verify
 from tests import photostream
@@ -549,8 +548,9 @@ def test_the_command(archive: Archive, conf: str, capsys: pytest.CaptureFixture[
     assert said == verify(archive)
 
 
-def test_an_archive_in_a_store(bucket: str, server: Served, model: Path) -> None:
-    photostream.carry_out(photostream.settings(bucket, server.api_url, model, "local"))
+def test_an_archive_in_a_store(bucket: str, undisturbed: Path) -> None:
+    fs, path = storage.filesystem(bucket)
+    fs.put(str(undisturbed), path, recursive=True)
     archive = Archive.open(bucket)
     said = verify(archive)
     assert said["problems"] == said["notes"] == []
