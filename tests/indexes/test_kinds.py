@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.indexes import kinds, making
-from pipeline.indexes.kinds import FEWEST, ROW_ID, choose
+from pipeline.indexes.kinds import FEWEST, ROW_ID, SMALL, choose
 
 SPEED = 10e9  # bytes a second
 PLENTY = 10**15
@@ -17,18 +17,20 @@ def chosen(rows: int, dim: int = 512, memory: int = PLENTY, latency_ms: float = 
 
 def test_few_rows_are_searched_exactly_whatever_is_asked() -> None:
     assert chosen(FEWEST - 1, memory=1, latency_ms=1e-9) == "flat"
-    assert chosen(FEWEST, latency_ms=1e-9) == "ivf_flat"
+    few = SMALL // (4 * 512 + ROW_ID)
+    assert chosen(few, latency_ms=1e-9) == "flat"
+    assert chosen(few + 1, latency_ms=1e-9) == "ivf_flat"
     assert chosen(0) == chosen(1) == "flat"
 
 
 def test_latency_ends_exact_search() -> None:
-    rows = int(20e-3 * SPEED / (4 * 512))  # that take 20 ms to read
-    assert chosen(rows - 1) == "flat"
-    assert chosen(rows + 1) == "ivf_flat"
-    assert chosen(rows + 1, latency_ms=21) == "flat"
-    choice, why = choose("auto", rows + 1, 512, PLENTY, 20.0, SPEED)
+    rows = int(40e-3 * SPEED / (4 * 512))  # that take 40 ms to read
+    assert chosen(rows - 1, latency_ms=40) == "flat"
+    assert chosen(rows + 1, latency_ms=40) == "ivf_flat"
+    assert chosen(rows + 1, latency_ms=41) == "flat"
+    choice, why = choose("auto", rows + 1, 512, PLENTY, 40.0, SPEED)
     assert choice.factory == f"IVF{kinds.lists(rows + 1)},Flat"
-    assert why == "exact search would take some 20 ms here, over index.latency (20 ms)"
+    assert why == "exact search would take some 40 ms here, over index.latency (40 ms)"
 
 
 def test_memory_ends_the_vectors_as_they_are() -> None:
