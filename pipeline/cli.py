@@ -215,7 +215,7 @@ def search_command(
     if note:
         print(f"tintype: {note}", file=sys.stderr)
     answers = warned(search.answers(searched, asked, model_of, copies), searched[0])
-    if hits_file or as_json or html:
+    if len(asked) > 1 and (hits_file or as_json or html):
         answers = progress.counted(answers, len(asked), "queries", err)
     if as_json or html:
         answers = list(answers)  # they are shown together
