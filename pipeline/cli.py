@@ -123,6 +123,8 @@ def index_command(
     overrides: Set = [],  # noqa: B006
 ) -> None:
     """Build the search index of the live photos, measure it, and switch to it."""
+    if explain and update:
+        raise UserError("give either --explain, which builds nothing, or --update")
     if not explain:
         carry_out(conf, overrides, ["index"], update=update)
     settings = config.load(conf, overrides)
