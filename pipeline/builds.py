@@ -220,7 +220,7 @@ class Build:
         try:
             return words.search(files, text, k, among=among, without=without)
         except words.Damaged as error:
-            raise damaged(self.folders[-1]) from error
+            raise damaged(error.path.parent) from error
 
     def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of photos for some rows, by row id."""
