@@ -86,7 +86,7 @@ def _hashes(build: Build, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     problems: Counter[str] = Counter()
     order = np.argsort(row_ids)
     parts = row_ids[order] >> schemas.ROW_BITS
-    for places in np.split(order, np.flatnonzero(np.diff(parts)) + 1):
+    for places in np.split(order, np.flatnonzero(np.diff(parts, prepend=-1)))[1:]:
         part, _ = schemas.part_of(int(row_ids[places[0]]))
         rows = table.take(part, row_ids[places], ["hash", "problem"])
         there = pc.is_valid(rows["hash"]).to_numpy()
