@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import indexes, storage, words
-from pipeline.archive import Archive, Change, gone
+from pipeline import indexes, schemas, storage, words
+from pipeline.archive import Archive, Change, ahead, gone, rows_in
 from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
@@ -186,11 +186,47 @@ class Build:
 
     def vector(self, row_id: int) -> np.ndarray:
         """The unit vector of a photo of this build, float32[dim]. Raises KeyError for one that has none."""
-        embeddings = self.archive.table(f"embeddings/{self.card['of']}")
-        rows = embeddings.read_rows([row_id], ["row_id", "embedding"])
-        if not rows["embedding"][0].is_valid:
+        [vector], [has] = self.vectors(np.array([row_id], np.int64))
+        if not has:
             raise KeyError(row_id)
-        return exact.unit(np.array([rows["embedding"][0].as_py()], np.float16))[0]
+        return vector
+
+    def vectors(self, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of photos of this build, int64[n], the unit vectors float32[n, dim] and whether there is one, bool[n].
+
+        Zeros where there is none. From the index where that has them at hand, else from the embeddings table.
+        """
+        vectors = np.zeros((len(row_ids), self.card["dim"]), np.float32)
+        has = np.zeros(len(row_ids), bool)
+        listed = False  # whether a segment has its vectors in lists alone, where no row id leads to them
+        for segment in self.segments:
+            index = segment.index
+            if index.vectors is None or index.row_ids is None:
+                listed = True
+            elif len(index):
+                places = np.searchsorted(index.row_ids, row_ids).clip(max=len(index) - 1)
+                there = index.row_ids[places] == row_ids
+                vectors[there] = exact.unit(index.vectors[places[there]])
+                has |= there
+        if listed:
+            left = np.flatnonzero(~has)
+            vectors[left], has[left] = self._read_vectors(row_ids[left])
+        return vectors, has
+
+    def _read_vectors(self, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `vectors`, from the embeddings table, each part of it read once."""
+        embeddings = self.archive.table(f"embeddings/{self.card['of']}")
+        vectors = np.zeros((len(row_ids), self.card["dim"]), np.float32)
+        has = np.zeros(len(row_ids), bool)
+        order = np.argsort(row_ids)
+        parts = np.unique(row_ids >> schemas.ROW_BITS).tolist()
+        read = ahead(lambda part: embeddings.take(part, rows_in(row_ids[order], part), ["embedding"]), parts)
+        for part, rows in zip(parts, read, strict=True):
+            places = order[row_ids[order] >> schemas.ROW_BITS == part]
+            has[places] = rows["embedding"].is_valid().to_numpy()
+            stored = rows["embedding"].drop_null().combine_chunks().flatten().to_numpy()
+            vectors[places[has[places]]] = exact.unit(stored.reshape(-1, vectors.shape[1]))
+        return vectors, has
 
     def words(
         self, text: str, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
@@ -200,7 +236,7 @@ class Build:
         try:
             return words.search(files, text, k, among=among, without=without)
         except words.Damaged as error:
-            raise damaged(self.folders[-1]) from error
+            raise damaged(error.path.parent) from error
 
     def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of photos for some rows, by row id."""

@@ -123,6 +123,8 @@ def index_command(
     overrides: Set = [],  # noqa: B006
 ) -> None:
     """Build the search index of the live photos, measure it, and switch to it."""
+    if explain and update:
+        raise UserError("give either --explain, which builds nothing, or --update")
     if not explain:
         carry_out(conf, overrides, ["index"], update=update)
     settings = config.load(conf, overrides)
@@ -215,7 +217,7 @@ def search_command(
     if note:
         print(f"tintype: {note}", file=sys.stderr)
     answers = warned(search.answers(searched, asked, model_of, copies), searched[0])
-    if hits_file or as_json or html:
+    if len(asked) > 1 and (hits_file or as_json or html):
         answers = progress.counted(answers, len(asked), "queries", err)
     if as_json or html:
         answers = list(answers)  # they are shown together

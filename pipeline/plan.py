@@ -116,9 +116,11 @@ def _device_seconds(seen: Receipts, tables: list[str]) -> float | None:
 
 
 def _index_seconds(archive: Archive | None, settings: Settings, total: int) -> float | None:
-    """In proportion to the last build; None where there is none."""
+    """In proportion to the last whole build: one that grew says what its addition took. None where there is none."""
     of = settings.index.of or next(iter(settings.embeddings), None)
     card = builds.current(archive, of) if archive and of else None
+    if archive and of and card and card.get("base"):
+        card = builds.card_of(archive, of, card["base"])
     return total * sum(card["seconds"].values()) / card["photos"] if card and card["photos"] else None
 
 

@@ -15,6 +15,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,7 +37,23 @@ _CHARACTERS = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaf
 
 
 class Damaged(Exception):
-    """A file that is not, or no longer, a whole index of words."""
+    """A file that is not, or no longer, a whole index of words: that at `path`."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f"{path} is not a readable index of words: {reason}")
+        self.path = path
+
+
+class File(NamedTuple):
+    """A file of words, open."""
+
+    path: Path
+    database: sqlite3.Connection
+
+    def ask(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of an answer. Raises Damaged."""
+        with _blamed(self.path):
+            return self.database.execute(sql, values).fetchall()
 
 
 def write(photos: Path, path: Path) -> None:
@@ -106,15 +123,23 @@ def search(
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path) -> Iterator[File]:
     """A file of words, of which only what is asked for is read."""
-    url = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with _blamed(path):
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    with contextlib.closing(database):
+        file = File(path, database)
+        file.ask(f"PRAGMA mmap_size = {WHOLE_BYTES}")
+        yield file
+
+
+@contextlib.contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """SQLite does not say which file it could not read. Raises Damaged."""
     try:
-        with contextlib.closing(sqlite3.connect(url, uri=True)) as database:
-            database.execute(f"PRAGMA mmap_size = {WHOLE_BYTES}").fetchall()
-            yield database
+        yield
     except sqlite3.DatabaseError as error:
-        raise Damaged(f"{path} is not a readable index of words: {error}") from error
+        raise Damaged(path, error) from error
 
 
 def _phrases(text: str) -> list[str]:
@@ -143,15 +168,15 @@ def _pairs(word: str) -> Iterator[str]:
             yield part
 
 
-def _weighed(files: Sequence[sqlite3.Connection], phrases: Sequence[str]) -> list[dict[str, float]]:
+def _weighed(files: Sequence[File], phrases: Sequence[str]) -> list[dict[str, float]]:
     """For each file, the phrases worth asking it for, and the factor that makes its ranks those of all files together.
 
     FTS5 takes a word's weight from the one file, and gives a word in more than half of its photos almost none. Ours is
     ln(1 + (N - n + 0.5) / (n + 0.5)), of all N photos, n with the word: always positive, and it never jumps.
     """
-    sizes = [file.execute("SELECT photos FROM size").fetchone()[0] for file in files]
+    sizes = [file.ask("SELECT photos FROM size")[0][0] for file in files]
     count = "SELECT count(*) FROM words WHERE words MATCH ?"
-    counts = {phrase: [file.execute(count, [phrase]).fetchone()[0] for file in files] for phrase in phrases}
+    counts = {phrase: [file.ask(count, [phrase])[0][0] for file in files] for phrase in phrases}
     most = max(COMMON * sum(sizes), FEW)
     held = sorted((phrase for phrase in phrases if sum(counts[phrase])), key=lambda phrase: sum(counts[phrase]))
     telling = [phrase for phrase in held if sum(counts[phrase]) <= most] or held
@@ -175,16 +200,14 @@ def _kept(among: np.ndarray | None, excluded: frozenset[int]) -> Callable[[int],
     return (lambda row_id: row_id not in excluded) if excluded else None
 
 
-def _best(
-    file: sqlite3.Connection, factors: dict[str, float], k: int, kept: Callable[[int], bool] | None
-) -> list[tuple[int, float]]:
+def _best(file: File, factors: dict[str, float], k: int, kept: Callable[[int], bool] | None) -> list[tuple[int, float]]:
     if not factors:
         return []
     condition = ""
     if kept is not None:
-        file.create_function("kept", 1, kept, deterministic=True)
+        file.database.create_function("kept", 1, kept, deterministic=True)
         condition = " AND kept(rowid)"
     one = f"SELECT rowid AS row_id, rank * ? AS score FROM words WHERE words MATCH ?{condition}"
     ranked = "SELECT row_id, sum(score) AS score FROM ({}) GROUP BY row_id ORDER BY score DESC, row_id LIMIT ?"
     values = [value for phrase, factor in factors.items() for value in (factor, phrase)]
-    return file.execute(ranked.format(" UNION ALL ".join([one] * len(factors))), [*values, k]).fetchall()
+    return file.ask(ranked.format(" UNION ALL ".join([one] * len(factors))), [*values, k])

@@ -348,6 +348,19 @@ def test_a_forgotten_photo_is_in_no_group(tmp_path: Path) -> None:
     assert f"{name}/half" not in groups(found, "near")[0] and found.photos == len(pictures) - 1
 
 
+def test_where_every_photo_has_gone_nothing_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=1, rows=2)
+    index.build(archive, index.IndexSettings())
+    for row in range(2):
+        small.change(archive, f"flickr:0-{row}", "visible", "false")
+    out, html = tmp_path / "groups.parquet", tmp_path / "groups.html"
+    assert main(["duplicates", archive.url, "--json", "--out", str(out), "--html", str(html)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["photos"] == 0
+    assert said["tiers"] == {tier: {"groups": 0, "photos": 0, "distinct": 0} for tier in duplicates.TIERS}
+    assert pq.read_table(out).num_rows == 0 and html.exists()
+
+
 # --- what searches and people read ------------------------------------------------------------------------------------
 
 

@@ -186,6 +186,24 @@ def test_a_damaged_file_of_words_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "is damaged; delete that folder and run `tintype index CONF`" in line
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["base", "added"])
+@pytest.mark.parametrize("kept", [0, 100], ids=["zeros", "a head and zeros"])
+def test_of_two_files_of_words_the_damaged_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, kept: int
+) -> None:
+    small.small_numbers(monkeypatch)
+    archive, _ = small.make(str(tmp_path / "archive"), parts=1)
+    index.build(archive, IndexSettings())
+    small.change(archive, "flickr:0-0", "title", '"a boat"')
+    index.build(archive, IndexSettings(), update=True)
+    build = builds.open_build(archive.url)
+    path = build.folders[place] / "words.sqlite"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept] + bytes(len(whole) - kept))
+    with pytest.raises(UserError, match=f"the index in {build.folders[place]} is damaged"):
+        build.words("a boat", 3)
+
+
 def test_every_score_is_named(build: Build) -> None:
     def printed(answer: Answer) -> str:
         return shown(terminal.hits(answer))

@@ -237,8 +237,9 @@ def test_explain_and_update(archive: Archive, conf: Path, refused: Run, done: Ru
     said = done("index", conf, "--explain")
     assert "tiny: 281 vectors of 16 dimensions" in said and "flat: as configured" in said
     assert all(kind in said for kind in ("ivf_flat", "ivf_pq"))
-    said = done("index", conf, "--explain", "--set", "index.kind=auto", "--set", "index.memory=600M")
+    said = done("index", conf, "--explain", "--set", "index.kind=auto", "--set", "index.memory=600MB")
     assert "fewer than 10,000 rows" in said
+    assert "either --explain" in refused("index", conf, "--explain", "--update")
     before = folder_of(archive)
     done("index", conf, "--update")
     assert folder_of(archive) == before  # nothing changed
@@ -258,7 +259,9 @@ def test_settings_that_cannot_be(archive: Archive, conf: Path, refused: Run, don
         assert "index.kind: FAISS has no index 'nonsense' for 16 dimensions; give auto" in line
     too_many = "280 vectors are not enough to train IVF100000,Flat; choose another index.kind"
     assert too_many in refused("index", conf, "--set", "index.kind=IVF100000,Flat")
-    assert "memory" in refused("index", conf, "--set", "index.memory=much")
+    for memory in ("much", "infG", "4GiB"):
+        line = refused("index", conf, "--set", f"index.memory={memory}")
+        assert "index.memory" in line and "give it as 4G or 600M, or as a number of bytes" in line
     assert "memory" in refused("index", conf, "--set", "index.memory=0")
     for unusable in ("NSG32,Flat", "IDMap,Flat"):
         assert "index.kind" in refused("index", conf, "--set", f"index.kind={unusable}")

@@ -12,6 +12,7 @@ import pytest
 from pipeline import config, schemas, terminal
 from pipeline.archive import Archive
 from pipeline.plan import plan
+from pipeline.stages import index
 from tests import small_archive
 
 
@@ -77,6 +78,17 @@ def test_what_was_never_measured_is_said_to_be_unknown(tmp_path: Path) -> None:
     assert said["device_seconds"] is said["wall_seconds"] is said["cost"] is None
     assert said["seconds"]["fetch"] == pytest.approx(4500)
     assert said["measured"] == []
+
+
+def test_an_index_that_grew_takes_as_long_as_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_archive.small_numbers(monkeypatch)
+    archive, _ = small_archive.make(str(tmp_path / "archive"), parts=1)
+    base, _ = index.build(archive, index.IndexSettings())
+    small_archive.change(archive, "flickr:0-0", "title", '"edited"')
+    grown, _ = index.build(archive, index.IndexSettings(), update=True)
+    assert grown["base"] == base["build"]
+    seconds = plan(settings(archive.url), archive, photos=2000)["seconds"]["index"]
+    assert seconds == pytest.approx(100 * sum(base["seconds"].values()))
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import builds, config, search, storage
+from pipeline import builds, config, progress, search, storage
 from pipeline.archive import Archive
 from pipeline.builds import Build
 from pipeline.cli import main
@@ -226,3 +226,14 @@ def test_the_command_line(archive: Archive, tmp_path: Path, capsys: pytest.Captu
         assert main(wrong) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert said in line
+
+
+def test_only_of_many_queries_is_said_how_many_are_done(
+    archive: Archive, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0)
+    two = written(tmp_path / "q.jsonl", [{"text": "title"}, {"text": "flickr"}])
+    assert main(["search", archive.url, "--queries", two, "--text-only", "--json"]) == 0
+    assert "2 of 2 queries" in capsys.readouterr().err
+    assert main(["search", archive.url, "title", "--text-only", "--json"]) == 0
+    assert capsys.readouterr().err == ""

@@ -168,5 +168,6 @@ def test_a_damaged_file_is_said(tmp_path: Path, file: Path) -> None:
         path = tmp_path / "words.sqlite"
         if damage is not None:
             path.write_bytes(damage)
-        with pytest.raises(words.Damaged, match="is not a readable index of words"):
-            words.search([(path, NONE)], "boat", 5)
+        with pytest.raises(words.Damaged, match="is not a readable index of words") as told:
+            words.search([(path, NONE), (file, NONE)], "boat", 5)
+        assert told.value.path == path

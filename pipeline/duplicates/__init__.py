@@ -59,7 +59,7 @@ def find(build: Build, similar: float, report: Report = lambda stage, receipt: N
     hashes, hashed, problems = _hashes(build, row_ids)
 
     def vectors(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _vectors(build, row_ids[places])
+        return build.vectors(row_ids[places])
 
     def told(number: int) -> None:
         report("duplicates", {"table": "similar", "rows": number, "outcomes": {}})
@@ -86,7 +86,7 @@ def _hashes(build: Build, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     problems: Counter[str] = Counter()
     order = np.argsort(row_ids)
     parts = row_ids[order] >> schemas.ROW_BITS
-    for places in np.split(order, np.flatnonzero(np.diff(parts)) + 1):
+    for places in np.split(order, np.flatnonzero(np.diff(parts, prepend=-1)))[1:]:
         part, _ = schemas.part_of(int(row_ids[places[0]]))
         rows = table.take(part, row_ids[places], ["hash", "problem"])
         there = pc.is_valid(rows["hash"]).to_numpy()
@@ -95,18 +95,6 @@ def _hashes(build: Build, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
         hashed[places] = there
         problems.update(rows["problem"].drop_null().to_pylist())
     return hashes, hashed, dict(problems)
-
-
-def _vectors(build: Build, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors float32[n, dim], zeros where there is none, and whether there is one, bool[n]."""
-    vectors = np.zeros((len(row_ids), build.card["dim"]), np.float32)
-    has = np.ones(len(row_ids), bool)
-    for place, row_id in enumerate(row_ids.tolist()):
-        try:
-            vectors[place] = build.vector(row_id)
-        except KeyError:
-            has[place] = False
-    return vectors, has
 
 
 def _groups(

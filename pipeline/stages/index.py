@@ -8,6 +8,7 @@ what is new. What a build was measured with, `truth.parquet`, comes with it.
 import hashlib
 import json
 import math
+import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -42,13 +43,13 @@ UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def _bytes(value: Any) -> Any:
-    """ "4G" as bytes."""
-    if isinstance(value, str) and value[-1:].upper() in UNITS:
-        try:
-            return int(float(value[:-1]) * UNITS[value[-1].upper()])
-        except ValueError:
-            return value
-    return value
+    """ "4G" or "4GB" as bytes."""
+    if not isinstance(value, str):
+        return value
+    said = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?(?:([KMGT])B?)?", value.strip().upper(), re.ASCII)
+    if not said:
+        raise ValueError("give it as 4G or 600M, or as a number of bytes")
+    return int(float(said[1]) * UNITS.get(said[2], 1))
 
 
 class NothingToIndex(UserError):

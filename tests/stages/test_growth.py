@@ -164,6 +164,26 @@ def test_each_kind_grows(archive: Archive, kind: str) -> None:
     assert build.nearest(vector[None], 1)[1].tolist() == [[(1 << 20) + 6]]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_are_in_the_order_asked_for(archive: Archive, kind: str) -> None:
+    settings = IndexSettings(of="tiny", kind=kind)
+    index.build(archive, settings)
+    small.add_pictures(archive, 3, [small.photo("flickr:new"), small.photo("flickr:bare")])
+    small.add_vectors(archive, 3, [small.random_vectors(1, seed=9)[0], None])
+    update(archive, settings)
+    build = builds.open_build(archive.url)
+    row_ids = np.array([(3 << 20) + 1, (2 << 20) + 4, 7, 3 << 20, (2 << 20) + 1])
+    vectors, has = build.vectors(row_ids)
+    assert has.tolist() == [False, True, True, True, True]
+    stored = [small.random_vectors(ROWS, seed=2)[[4, 1]], small.random_vectors(ROWS, seed=0)[[7]]]
+    assert vectors[[1, 4, 2]] == pytest.approx(small.unit(np.concatenate(stored)), abs=1e-6)
+    assert vectors[3] == pytest.approx(small.unit(small.random_vectors(1, seed=9)[0]), abs=1e-6)
+    assert not vectors[0].any()
+    with pytest.raises(KeyError):
+        build.vector((3 << 20) + 1)
+    assert build.vectors(row_ids[:0])[0].shape == (0, small.DIM)
+
+
 def test_a_base_that_only_lost_photos(archive: Archive) -> None:
     for kind in ("flat", "ivf_pq"):
         settings = IndexSettings(of="tiny", kind=kind)
