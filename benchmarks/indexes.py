@@ -301,15 +301,19 @@ def growth(given: Any) -> dict[str, Figure]:
     n = parts_of(source)
     old = n - n // 100 if not given.quick else n - 1
     kind = ["index.kind=ivf_flat", f"index.memory={MEMORY_MB}M"]
-    with tempfile.TemporaryDirectory(prefix="growth-", dir=source.folder) as name:
-        archive = Path(name, "archive")
-        clustered.link(source.url, archive, range(old))
-        index(Path(name), settings=kind)
-        clustered.link(source.url, archive, range(old, n))
-        say(f"adding {n - old} parts to {old}, then building anew")
-        grown, after = measured(index(Path(name), "--update", settings=kind), source)
-        whole = index(Path(name), settings=kind)
-        rebuilt, anew = measured(whole, source)
+    results = {}
+    for how in ("adding", "a rebuild"):
+        with tempfile.TemporaryDirectory(prefix="growth-", dir=source.folder) as name:
+            archive = Path(name, "archive")
+            if how == "adding":
+                clustered.link(source.url, archive, range(old))
+                index(Path(name), settings=kind)
+            clustered.link(source.url, archive, range(old if how == "adding" else 0, n))
+            say(f"growth: {how}, {n} parts")
+            results[how] = measured(
+                index(Path(name), *(["--update"] if how == "adding" else []), settings=kind), source
+            )
+    (grown, after), (rebuilt, anew) = results["adding"], results["a rebuild"]
     return {
         f"growth: {GROWTH:g} of a rebuild against adding {1 - old / n:.0%}": Figure(GROWTH * anew / after, "times", 1),
         "growth: adding": Figure(after, "s"),
