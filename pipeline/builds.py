@@ -9,18 +9,24 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import indexes, storage
 from pipeline.archive import Archive, Change, gone
+from pipeline.indexes import exact
+from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
-FORMAT = 2  # 2: caption_by
+FORMAT = 3  # 2: caption_by; 3: bases, effort, truth
+ORPHAN = timedelta(hours=6)  # a build without a card that is this old is of a run that was killed
+ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 
 
@@ -32,12 +38,12 @@ def folder(archive: Archive, of: str, name: str = "") -> str:
 def current(archive: Archive, of: str) -> dict[str, Any] | None:
     """The card of the build that searches of this embeddings table use; None where there is none yet."""
     try:
-        return card(archive, of, storage.read(storage.join(folder(archive, of), "CURRENT")).decode())
+        return card_of(archive, of, storage.read(storage.join(folder(archive, of), "CURRENT")).decode())
     except FileNotFoundError:
         return None
 
 
-def card(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
+def card_of(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
     """The card of a build; None where there is none, as of a build that a run was killed at."""
     try:
         return json.loads(storage.read(storage.join(folder(archive, of, name), "card.json")))
@@ -48,6 +54,26 @@ def card(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
 def made_at(name: str) -> datetime:
     """When a build of this name was begun."""
     return datetime.strptime(name.partition("-")[0], NAME).replace(tzinfo=UTC)
+
+
+def all_of(archive: Archive, of: str) -> list[str]:
+    """Names of the builds of an embeddings table, in use or not, by age."""
+    return [name for name in storage.names(folder(archive, of)) if name != "CURRENT"]
+
+
+def prune(archive: Archive, of: str, keep: int) -> None:
+    """Delete builds older than the `keep` newest, but for what those stand on.
+
+    So are those without a card, unless they are new: a run was killed at them.
+    """
+    cards = {name: card_of(archive, of, name) for name in all_of(archive, of)}
+    kept = set([name for name, card in cards.items() if card][-keep:])
+    kept |= {card["base"] for name, card in cards.items() if card and name in kept and card.get("base")}
+    current_name = (current(archive, of) or {}).get("build")
+    for name, card in cards.items():
+        old = card is not None or made_at(name) < datetime.now(UTC) - ORPHAN
+        if old and name not in kept and name != current_name:
+            remove(archive, of, name)
 
 
 def remove(archive: Archive, of: str, name: str) -> None:
@@ -76,15 +102,17 @@ class News:
 
 @dataclass(frozen=True)
 class Build:
-    """An index build, opened.
+    """An index build, opened, together with the base that it adds to, if it has one.
 
-    `folder` holds it on this machine. `database` holds a view `photos` of its photos.parquet, and reaches nothing else.
+    `folders` hold them on this machine, the base first. `database` holds a view `photos` of their rows as they stand,
+    and reaches nothing else.
     """
 
     archive: Archive
     card: dict[str, Any]
-    folder: Path
-    index: indexes.Index
+    folders: tuple[Path, ...]
+    segments: tuple[Segment, ...]
+    masked: np.ndarray  # int64[n]: rows of the base that hold no longer
     database: duckdb.DuckDBPyConnection
 
     def nearest(
@@ -95,17 +123,43 @@ class Build:
         `among`: row ids to search within, all where None. `without`: row ids not to answer. Where fewer than k are
         found, the row ids end in -1.
         """
-        return indexes.search(self.index, queries, k, among=among, without=without)
+        return nearest(self.segments, queries, k, among=among, without=without)
 
     def vector(self, row_id: int) -> np.ndarray:
-        """The unit vector of a photo, float32[dim]. Raises KeyError for one that has none in this build."""
-        return indexes.vector(self.index, row_id)
+        """The unit vector of a photo of this build, float32[dim]. Raises KeyError for one that has none."""
+        embeddings = self.archive.table(f"embeddings/{self.card['of']}")
+        rows = embeddings.read_rows([row_id], ["row_id", "embedding"])
+        if not rows["embedding"][0].is_valid:
+            raise KeyError(row_id)
+        return exact.unit(np.array([rows["embedding"][0].as_py()], np.float16))[0]
 
     def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Columns of photos.parquet for some rows, by row id."""
-        sql = f"SELECT row_id, {', '.join(columns)} FROM photos WHERE row_id IN (SELECT unnest(?::BIGINT[]))"
-        rows = self.database.cursor().execute(sql, [[int(row_id) for row_id in row_ids]]).fetchall()
+        """Columns of photos for some rows, by row id."""
+        wanted = ", ".join(str(int(row_id)) for row_id in row_ids)
+        if not wanted:
+            return {}
+        # Written out, the ids let DuckDB pass over row groups that hold none of them.
+        sql = f"SELECT row_id, {', '.join(columns)} FROM photos WHERE row_id IN ({wanted})"
+        rows = self.database.cursor().execute(sql).fetchall()
         return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows}
+
+    def photos(self, columns: Sequence[str] | None = None, among: np.ndarray | None = None) -> pa.Table:
+        """Rows of photos, by row id: all, or those with these row ids, int64[n], ascending."""
+        tables = []
+        for place, folder in enumerate(self.folders):
+            names = None if columns is None else list(dict.fromkeys(["row_id", *columns]))
+            where = None
+            if among is not None:
+                first, last = (int(among[0]), int(among[-1])) if len(among) else (0, -1)
+                where = [("row_id", ">=", first), ("row_id", "<=", last)]
+            rows = pq.read_table(folder / "photos.parquet", columns=names, filters=where)
+            row_ids = rows["row_id"].to_numpy()
+            here = np.ones(len(row_ids), bool) if among is None else np.isin(row_ids, among)
+            if place < len(self.folders) - 1:
+                here &= ~np.isin(row_ids, self.masked)
+            tables.append(rows.filter(pa.array(here)))
+        rows = tables[0] if len(tables) == 1 else pa.concat_tables(tables).sort_by("row_id")
+        return rows if columns is None else rows.select(list(columns))
 
     def row_ids(self, photo_ids: Iterable[str]) -> dict[str, int]:
         """Row ids of those of the photos that this build holds."""
@@ -142,27 +196,57 @@ def open_build(url: str, of: str | None = None) -> Build:
     if of is None and len(indexed) > 1:
         raise UserError(f"{url} has indexes of {', '.join(indexed)}: say which one to search")
     name = of or next(iter(indexed), "")
-    card = current(archive, name)
+    try:
+        card = current(archive, name)
+    except ValueError as error:
+        told = (
+            f"the card of the index of {name} is damaged; delete {folder(archive, name)} and run `tintype index CONF`"
+        )
+        raise UserError(told) from error
     if card is None:
         raise UserError(f"{url} has no index{f' of {name}' if name else ''} yet; `tintype index CONF` builds it")
     if card["format"] != FORMAT:
         raise UserError(f"the index of {name} was built by another release; `tintype index CONF` builds it anew")
-    there = _local(folder(archive, name, card["build"]), card)
-    try:
-        index = indexes.read(there / "index.faiss")
-    except indexes.Damaged as error:
-        raise _damaged(there) from error
-    return Build(archive, card, there, index, _database(there / "photos.parquet"))
+    return opened(archive, card)
 
 
-def _local(url: str, card: dict[str, Any]) -> Path:
-    """The folder of a build on this machine: itself where it is local, else a copy in the cache."""
+def opened(archive: Archive, card: dict[str, Any]) -> Build:
+    """Open the build of a card. Raises UserError where it is damaged."""
+    chain = [card]
+    if card["base"]:
+        base = card_of(archive, card["of"], card["base"])
+        if base is None:
+            raise UserError(f"build {card['base']}, on which the index of {card['of']} stands, is not there; {ANEW}")
+        chain = [base, card]
+    folders = tuple(local(folder(archive, made["of"], made["build"]), made) for made in chain)
+    masked = np.empty(0, np.int64)
+    segments = []
+    for made, here in zip(chain, folders, strict=True):
+        try:
+            index = indexes.open_index(here, made["here"]["kind"], card["effort"])
+            if made["base"]:
+                masked = np.load(here / "masked.npy")
+        except (indexes.Damaged, ValueError) as error:
+            raise _damaged(here) from error
+        segments.append(index)
+    told = (Segment(index, masked if place < len(chain) - 1 else masked[:0]) for place, index in enumerate(segments))
+    return Build(archive, card, folders, tuple(told), masked, _database(folders, masked))
+
+
+def local(url: str, card: dict[str, Any]) -> Path:
+    """The folder of a build on this machine: itself where it is local, else a copy in the cache.
+
+    Raises UserError where a file of it is missing or is not as long as it was.
+    """
     if storage.is_local(url):
         here = storage.local_path(url)
     else:
         here = local_copy(url)
         for name in card["bytes"]:
-            storage.bring(storage.join(url, name), here / name)
+            try:
+                storage.bring(storage.join(url, name), here / name)
+            except FileNotFoundError as error:
+                raise _damaged(here) from error
     for name, size in card["bytes"].items():
         if not (here / name).exists() or (here / name).stat().st_size != size:
             raise _damaged(here)
@@ -173,12 +257,19 @@ def _damaged(folder: Path) -> UserError:
     return UserError(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
-def _database(photos: Path) -> duckdb.DuckDBPyConnection:
+def _database(folders: Sequence[Path], masked: np.ndarray) -> duckdb.DuckDBPyConnection:
     """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable."""
-    path = str(photos).replace("'", "''")
+    paths = ["'{}'".format(str(folder / "photos.parquet").replace("'", "''")) for folder in folders]
     database = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
-    database.execute(f"SET allowed_paths = ['{path}']")
-    database.execute(f"CREATE VIEW photos AS SELECT * FROM read_parquet('{path}')")
+    database.execute(f"SET allowed_paths = [{', '.join(paths)}]")
+    tables = [f"SELECT * FROM read_parquet({path})" for path in paths]
+    if len(masked):
+        database.execute("CREATE TABLE masked AS SELECT unnest(?::BIGINT[]) AS row_id", [masked.tolist()])
+        tables[0] += " WHERE row_id NOT IN (SELECT row_id FROM masked)"
+    try:
+        database.execute(f"CREATE VIEW photos AS {' UNION ALL '.join(tables)}")
+    except duckdb.Error as error:
+        raise _damaged(folders[-1]) from error
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
     return database

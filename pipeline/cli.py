@@ -53,9 +53,8 @@ def archive_url(name: str) -> str:
     return config.load(name).archive if name.endswith((".yaml", ".yml")) else name
 
 
-def carry_out(
-    conf: str, overrides: list[str], steps: Sequence[str], retry_failed: bool = False, refresh: bool = False
-) -> None:
+def carry_out(conf: str, overrides: list[str], steps: Sequence[str], **how: bool) -> None:
+    """`how`: see `run.run`."""
     from pipeline.run import run
 
     settings = config.load(conf, overrides)
@@ -66,7 +65,7 @@ def carry_out(
             err.print(terminal.planned(said), highlight=False)
     try:
         with progress.Progress(err) as shown:
-            summary = run(settings, shown, steps, retry_failed=retry_failed, refresh=refresh)
+            summary = run(settings, shown, steps, **how)
     except KeyboardInterrupt:
         err.print("stopped; run the same command again to go on", highlight=False)
         raise typer.Exit(130) from None
@@ -82,7 +81,7 @@ def run_command(
     overrides: Set = [],  # noqa: B006 - typer copies it
 ) -> None:
     """List what is new, fetch, annotate and index: whatever is missing."""
-    carry_out(conf, overrides, STEPS[1:] if no_list else STEPS, retry_failed)
+    carry_out(conf, overrides, STEPS[1:] if no_list else STEPS, retry_failed=retry_failed)
 
 
 @app.command("refresh")
@@ -100,7 +99,7 @@ def list_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
 @app.command("fetch")
 def fetch_command(conf: Conf, retry_failed: Retry = False, overrides: Set = []) -> None:  # noqa: B006
     """Download the listed pictures that are missing, and check them."""
-    carry_out(conf, overrides, ["fetch"], retry_failed)
+    carry_out(conf, overrides, ["fetch"], retry_failed=retry_failed)
 
 
 @app.command("annotate")
@@ -110,9 +109,21 @@ def annotate_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
 
 
 @app.command("index")
-def index_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
-    """Build the search index of the live photos, and switch to it."""
-    carry_out(conf, overrides, ["index"])
+def index_command(
+    conf: Conf,
+    update: Annotated[
+        bool, typer.Option("--update", help="Add what is new to the index in use, and mask what is gone.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be built, why, and what each kind would take.")
+    ] = False,
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Build the search index of the live photos, measure it, and switch to it."""
+    if not explain:
+        carry_out(conf, overrides, ["index"], update=update)
+    settings = config.load(conf, overrides)
+    out.print(terminal.explained(index.explain(Archive.open(settings.archive), settings.index)), highlight=False)
 
 
 @app.command("plan")

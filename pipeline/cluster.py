@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -201,6 +201,17 @@ def hand_on(
     if isinstance(outcome, list):
         for after in following[:1]:
             after.add([part])
+
+
+def each(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Do it for each item, wherever a CPU is free; results in their order.
+
+    For work that may be done twice: one whose worker died is done again, a few times.
+    """
+    task = ray.remote(function).options(num_cpus=1, max_retries=3, name=function.__name__)
+    waiting = [task.remote(item) for item in items]
+    for ref in waiting:
+        yield answer(ref)
 
 
 def first_of(refs: list[Any]) -> list[Any]:

@@ -77,7 +77,7 @@ def _decoded(name: str, archive: str | None) -> Any:
 
 def _stored(archive: Archive, photo_id: str) -> bytes | None:
     """The bytes that the archive holds of a live photo; None where it has none."""
-    live = archive.live()
+    live = archive.live_keys(archive.changes())
     row_ids = dict(zip(live["photo_id"].to_pylist(), live["row_id"].to_pylist(), strict=True))
     if photo_id not in row_ids:
         return None

@@ -1,5 +1,6 @@
 """What a configuration asks for, done: list, fetch, annotate, index; whatever of it is missing."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,10 @@ from pipeline.photo import REASONS
 from pipeline.progress import Progress
 from pipeline.sources.flickr import FlickrSource
 from pipeline.stages import fetch, index
+from pipeline.stages.fill import Each, in_threads
 from pipeline.upkeep import forget
+
+log = logging.getLogger(__name__)
 
 # torch, open_clip and ray take ten seconds to load: what needs them imports them, and listing and fetching do without.
 Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
@@ -89,9 +93,17 @@ def fetchers(settings: Settings) -> int | None:
 
 
 def run(
-    settings: Settings, progress: Progress, steps: Sequence[str], *, retry_failed: bool = False, refresh: bool = False
+    settings: Settings,
+    progress: Progress,
+    steps: Sequence[str],
+    *,
+    retry_failed: bool = False,
+    refresh: bool = False,
+    update: bool = True,
 ) -> Summary:
     """Carry out these steps; with `refresh`, listing is following the sources in all that changed there.
+
+    With `update`, an index that is there is added to, as long as its training suits.
 
     Raises UserError, before anything is written if it can be known by then.
     """
@@ -102,7 +114,8 @@ def run(
         Archive.open(settings.archive)
     found = find_weights(settings) if "annotate" in steps else {}
     if settings.run.runner == "local":
-        card, built = _run(settings, progress, steps, retry_failed, refresh, found, work.run)
+        todo = partial(_run, settings, progress, steps, retry_failed, refresh, found)
+        card, built = todo(work.run, _indexer(settings, update, in_threads))
         return Summary(progress, card, built)
     from pipeline import cluster
 
@@ -111,7 +124,8 @@ def run(
         cluster.seen_from_every_node(settings.archive)
         secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
         runner = partial(cluster.run, secrets=secrets, fetchers=fetchers(settings), gpus=settings.run.gpus)
-        card, built = _run(settings, progress, steps, retry_failed, refresh, found, runner)
+        todo = partial(_run, settings, progress, steps, retry_failed, refresh, found)
+        card, built = todo(runner, _indexer(settings, update, cluster.each))
         return Summary(progress, card, built)
 
 
@@ -123,6 +137,7 @@ def _run(
     refresh: bool,
     found: Weights,
     runner: Callable[..., None],
+    indexer: Callable[[Archive], tuple[dict[str, Any], bool]],
 ) -> tuple[dict[str, Any] | None, bool]:
     archive = Archive.create(settings.archive)
     storage.sweep(settings.archive)
@@ -149,6 +164,19 @@ def _run(
     if "index" not in steps or not settings.embeddings:
         return None, False
     try:
-        return index.build(archive, settings.index)
+        return indexer(archive)
     finally:
         forget.renew(archive)
+
+
+def _indexer(settings: Settings, update: bool, each: Each) -> Callable[[Archive], tuple[dict[str, Any], bool]]:
+    """What makes the index: it is added to with `update`, and made anew where that is due."""
+
+    def make(archive: Archive) -> tuple[dict[str, Any], bool]:
+        card, built = index.build(archive, settings.index, update=update, each=each)
+        if update and built and card["drift"] and card["drift"]["rebuild_due"]:
+            log.info("the index is built anew: %s", card["drift"]["why"])
+            card, built = index.build(archive, settings.index, each=each)
+        return card, built
+
+    return make

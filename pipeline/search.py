@@ -116,7 +116,7 @@ def _search(build: Build, query: Query, embedder: Callable[[], Embedder], news: 
     among = build.matching(query.where) if query.where is not None else None
     vector, pictures = _vector(build, query, embedder, news.hidden)
     own = {picture.row_id for picture in pictures if picture.row_id is not None}
-    k = min(query.k, build.index.ntotal)
+    k = min(query.k, build.card["rows"])
     scores, row_ids = build.nearest(vector[None], k, among=among, without=news.hidden | own)
     found = [(float(score), int(row_id)) for score, row_id in zip(scores[0], row_ids[0], strict=True) if row_id >= 0]
     facts = build.facts([row_id for _, row_id in found], FACTS)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import tempfile
 import time
 import uuid
@@ -75,11 +76,29 @@ def scratch(url: str) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _sweep_scratch(files: Iterable[Path], older_than_s: float) -> None:
-    for old in files:
+@contextlib.contextmanager
+def scratch_folder(url: str) -> Iterator[Path]:
+    """A local temporary folder for files that will be created below `url`, as `scratch` is for one."""
+    if not is_local(url):
+        with tempfile.TemporaryDirectory(prefix="tintype-") as folder:
+            yield Path(folder)
+        return
+    path = local_path(url) / f".scratch-{uuid.uuid4().hex}"
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep_scratch(found: Iterable[Path], older_than_s: float) -> None:
+    for old in found:
         with contextlib.suppress(FileNotFoundError):
             if old.stat().st_mtime < time.time() - older_than_s:
-                old.unlink()
+                if old.is_dir():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink()
 
 
 def create(url: str, data: Path | bytes) -> bool:
@@ -94,6 +113,7 @@ def create(url: str, data: Path | bytes) -> bool:
             return create(url, path)
     if is_local(url):
         _sync(data)
+        local_path(url).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(data, local_path(url))
         except FileExistsError:
@@ -134,7 +154,7 @@ def sweep(url: str, older_than_s: float = STALE_S) -> None:
     """Remove the scratch files, or abort the unfinished uploads, that killed processes left below the folder `url`."""
     if is_local(url):
         folders = os.walk(local_path(url))  # passes over what others delete meanwhile
-        found = (Path(folder) / name for folder, _, names in folders for name in names)
+        found = (Path(folder) / name for folder, inner, names in folders for name in [*inner, *names])
         _sweep_scratch((path for path in found if path.name.startswith(".scratch-")), older_than_s)
     latest = datetime.now(UTC) - timedelta(seconds=older_than_s)
     for key, upload, begun in uploads(url):
@@ -205,6 +225,15 @@ def bring(url: str, path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
+def brought(url: str, folder: Path) -> Path:
+    """The file at `url` on this machine: itself, or a copy in a local folder. Raises FileNotFoundError."""
+    if is_local(url):
+        return local_path(url)
+    path = folder / url.rsplit("/", 1)[-1]
+    bring(url, path)
+    return path
+
+
 def exists(url: str) -> bool:
     fs, path = filesystem(url)
     return fs.exists(path)
@@ -227,3 +256,11 @@ def delete(url: str) -> None:
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
+
+
+def delete_folder(url: str) -> None:
+    """Delete a folder of files; quietly, where it is gone already."""
+    for name in names(url):
+        delete(join(url, name))
+    if is_local(url):
+        shutil.rmtree(local_path(url), ignore_errors=True)

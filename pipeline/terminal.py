@@ -43,10 +43,7 @@ def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableTy
         lines.append(f"  {failure.stage}: part {failure.part} was given up: {failure.error}")
     if progress.failures:
         lines.append("  the other parts are done; run the same command again to take up what was given up")
-    if done.card:
-        state = "built" if done.built else "is up to date"
-        measured = ", ".join(f"{k} {v}" for k, v in done.card["recall"].items() if k.startswith("recall"))
-        lines.append(f"  index {done.card['of']} {state}: {count(done.card['rows'], 'photo')}, {measured}")
+    lines += indexed(done.card, done.built) if done.card else []
     return Text("\n".join(lines))
 
 
@@ -59,6 +56,50 @@ def worked(done: "Summary") -> str:
         f"{name} +{number:,}" for name, number in rows.items() if name not in ("photos", "images", "changes") and number
     ]
     return ", ".join(said) or "nothing to do: no photo to list, no picture to fetch, no model work"
+
+
+def indexed(card: Mapping[str, Any], built: bool) -> list[str]:
+    """What became of the index, and what it is worth."""
+    state = "built" if built else "is up to date"
+    lines = [f"  index {card['of']} {state}: {count(card['rows'], 'photo')}, {card['kind']} ({card['why']})"]
+    recall = card["recall"]
+    for kind, asked in (("rows", "photos"), ("texts", "texts")):
+        if shares := recall[kind]:
+            told = ", ".join(f"{name} {share:.4g}" for name, share in shares.items() if name.startswith("recall"))
+            lines.append(f"    {told} for {count(shares['queries'], asked.removesuffix('s'))}")
+    if recall["why_no_texts"]:
+        lines.append(f"    recall for texts was not measured: {recall['why_no_texts']}")
+    effort = ", ".join(f"{name} {value}" for name, value in card["effort"].items())
+    took = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in card["seconds"].items() if seconds >= 0.05)
+    pace = ", ".join(f"{name} {ms:.3g} ms" for name, ms in card["latency_ms"].items())
+    lines.append(f"    a query {pace}{f' ({effort})' if effort else ''}; {size(sum(card['bytes'].values()))}")
+    lines += [f"    seconds: {took}"] if took and built else []
+    if not recall["passed"]:
+        told = f"recall@10 stays below index.min_recall ({recall['min_recall']:g}), whatever the effort"
+        lines.append(f"    {told}: give it more index.memory, or another index.kind")
+    if card["drift"] and card["drift"]["rebuild_due"]:
+        lines.append(f"    a rebuild is due: {card['drift']['why']}; `tintype index CONF` does it")
+    return lines
+
+
+def explained(said: Mapping[str, Any]) -> RenderableType:
+    """`tintype index --explain` for people."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "kind", "FAISS", "memory", "disk", "a query"):
+        table.add_column(column, justify="right" if column in ("memory", "disk", "a query") else "left")
+    chosen = said["chosen"]
+    options = said["options"] if chosen["kind"] in [o["kind"] for o in said["options"]] else [*said["options"], chosen]
+    for option in options:
+        ms = "" if option["ms"] is None else f"{option['ms']:.2g} ms"
+        mark = "→" if option["kind"] == chosen["kind"] else ""
+        table.add_row(mark, option["kind"], option["factory"], size(option["memory"]), size(option["disk"]), ms)
+    head = f"{said['of']}: {count(said['rows'], 'vector')} of {said['dim']} dimensions"
+    why = f"{chosen['kind']}: {said['why']}"
+    note = (
+        f"Queries are reckoned from {said['speed'] / 1e9:.0f} GB/s, which this machine's memory gives; what lists take "
+        "to find enough is measured on the build."
+    )
+    return Group(Text(head), table, Text(why), Text(note))
 
 
 def planned(said: Mapping[str, Any]) -> RenderableType:

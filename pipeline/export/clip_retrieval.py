@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import indexes, storage
+from pipeline import storage
 from pipeline.export.files import Files, carry_out, put
 from pipeline.export.selection import Selection
-from pipeline.indexes import flat
+from pipeline.indexes import making
 
 # Theirs: what is asked of the metadata is the caption and, for the picture, a URL or a path.
 METADATA = pa.schema(
@@ -50,7 +50,7 @@ def export(selection: Selection, out: str) -> dict[str, Any]:
     url = storage.join(out, "image.index")
     blocks = (np.load(io.BytesIO(storage.read(storage.join(vectors, name)))) for name in sorted(parts))
     with storage.scratch(url) as path:
-        indexes.write(flat.plain((block.astype(np.float32) for block in blocks), dim), Path(path))
+        making.write(making.plain((block.astype(np.float32) for block in blocks), dim), Path(path))
         storage.replace(url, path)
     return said
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import schemas
 from pipeline.builds import Build
@@ -38,10 +37,7 @@ class Selection:
 
     def facts(self, row_ids: np.ndarray, columns: list[str] | None = None) -> pa.Table:
         """What the build says of these photos."""
-        first, last = (int(row_ids[0]), int(row_ids[-1])) if len(row_ids) else (0, -1)
-        where = [("row_id", ">=", first), ("row_id", "<=", last)]
-        rows = pq.read_table(self.build.folder / "photos.parquet", columns=columns, filters=where)
-        return rows.filter(pc.is_in(rows["row_id"], value_set=pa.array(row_ids)))
+        return self.build.photos(columns, among=row_ids)
 
 
 def choose(build: Build, where: str | None, restricted: bool) -> Selection:
@@ -49,7 +45,7 @@ def choose(build: Build, where: str | None, restricted: bool) -> Selection:
 
     Raises UserError for a `where` that cannot be used.
     """
-    photos = pq.read_table(build.folder / "photos.parquet", columns=["row_id", "license_url"])
+    photos = build.photos(["row_id", "license_url"])
     row_ids = photos["row_id"].to_numpy()
     keep = np.ones(len(row_ids), bool)
     left_out: dict[str, int] = {}

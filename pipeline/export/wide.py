@@ -32,7 +32,7 @@ def export(selection: Selection, out: str, *, pictures: bool) -> dict[str, Any]:
 
 
 def _schema(selection: Selection, pictures: bool) -> pa.Schema:
-    facts = pq.read_schema(selection.build.folder / "photos.parquet").remove_metadata()
+    facts = pq.read_schema(selection.build.folders[0] / "photos.parquet").remove_metadata()
     schema = facts.append(schemas.embeddings(selection.build.card["dim"]).field("embedding"))
     if not pictures:
         return schema

@@ -1,41 +1,51 @@
-"""index: live rows → a build (index.faiss, photos.parquet, card.json) → recall measured → CURRENT switched.
+"""index: live rows → a build (index.faiss, photos.parquet, words.sqlite, card.json) → measured → CURRENT switched.
 
-A build is a folder that never changes; readers keep theirs while CURRENT moves on to the next. Vectors are read part by
-part, so that only FAISS ever holds them all.
+A build is a folder that never changes; readers keep theirs while CURRENT moves on to the next. It is whole, or it has a
+base, another build, of which some rows are masked and to which its own are added: so an archive grows at the cost of
+what is new. What a build was measured with, `truth.parquet`, comes with it.
 """
 
+import hashlib
 import json
+import math
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pydantic
 
-from pipeline import builds, indexes, rollup, schemas, storage
-from pipeline.archive import Archive, Change, Table, versions
-from pipeline.indexes import flat
-from pipeline.indexes.recall import recall
+from pipeline import builds, indexes, rollup, storage
+from pipeline.archive import Archive, versions
+from pipeline.indexes import kinds, recall
+from pipeline.indexes.kinds import Choice
+from pipeline.indexes.segments import Segment
 from pipeline.photo import UserError
+from pipeline.stages import contents, measure
+from pipeline.stages.contents import Contents
+from pipeline.stages.fill import Each, Plan, fill, grow, in_threads, sweep
 
-RECALL_QUERIES = 1000
-RECALL_SEED = 0
+# A build of fewer rows is made anew in less time than anybody would notice, and is the simpler for it.
+GROWS = 50_000
+DUE = 0.2  # the share of rows added, or masked, since training, from which a rebuild is due
+DRIFT = 0.02  # of recall@10
+UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-# What photos.parquet of a build holds beside the columns of `Archive.live`.
-CAPTION = pa.schema(
-    [
-        ("caption", pa.string()),  # written by a machine, unless `caption_by` names a person
-        ("caption_model", pa.string()),
-        ("caption_logprob", pa.float32()),
-        ("caption_cosine", pa.float32()),
-        ("caption_by", pa.string()),
-    ]
-)
+
+def _bytes(value: Any) -> Any:
+    """ "4G" as bytes."""
+    if isinstance(value, str) and value[-1:].upper() in UNITS:
+        try:
+            return int(float(value[:-1]) * UNITS[value[-1].upper()])
+        except ValueError:
+            return value
+    return value
 
 
 class NothingToIndex(UserError):
@@ -50,12 +60,27 @@ class IndexSettings:
     """The embeddings table to index; to be named only where there are several."""
     captions: str | None = None
     """The captions table whose captions the hits show; to be named only where there are several."""
-    kind: Literal["auto", "flat"] = "auto"
-    """`flat` compares a query with every vector: exact. So does `auto`, so far."""
+    kind: str = "auto"
+    """`flat` compares a query with every vector: exact. `ivf_flat` with those of the likeliest lists, `ivf_pq` with
+    codes of them and then with the best vectors; `hnsw` follows a graph. Any FAISS factory string will do, such as
+    `OPQ16_64,IVF4096,PQ16x4fs`. `auto` is the first of the first three that `latency` and `memory` allow."""
+    memory: Annotated[int, pydantic.Field(gt=0), pydantic.BeforeValidator(_bytes)] = 4 * 10**9
+    """What searching, and making, the index may take of memory: `4G`, `600M`."""
+    latency: Annotated[float, pydantic.Field(gt=0)] = 20.0
+    """Milliseconds that `auto` lets exact search take for a query, on the machine that builds."""
+    min_recall: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.99
+    """The share of the ten nearest photos that a search must find, on the average: effort is raised until it does."""
+    keep: Annotated[int, pydantic.Field(ge=1)] = 2
+    """Builds that are kept, the one in use among them."""
 
 
-def build(archive: Archive, settings: IndexSettings) -> tuple[dict[str, Any], bool]:
+def build(
+    archive: Archive, settings: IndexSettings, *, update: bool = False, each: Each = in_threads
+) -> tuple[dict[str, Any], bool]:
     """Index the live photos and switch to that build: (its card, True). Nothing changed: (the current card, False).
+
+    With `update` the build in use is added to, where it can be (see `_base`); without, one that was is made anew.
+    `each` does a function for many items, as `fill.in_threads` does here and `cluster.each` on Ray.
 
     Raises UserError where there is nothing to index, or where the settings do not say which of several tables.
     """
@@ -63,30 +88,68 @@ def build(archive: Archive, settings: IndexSettings) -> tuple[dict[str, Any], bo
     captions = _choose(archive, "captions", settings.captions, "index.captions")
     if of is None:
         raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
-    made_of = _made_of(archive, of, captions)
+    made_of = _made_of(archive, of, captions, settings)
     card = builds.current(archive, of)
-    if card is not None and _is_made_of(card, made_of):
+    if card is not None and _is_made_of(card, made_of) and (update or not card["base"]):
         return card, False
-    return _build(archive, of, captions, made_of), True
+    base = _base(archive, card, made_of) if update and card is not None else None
+    try:
+        made = _grow(archive, base, made_of, settings) if base else _build(archive, made_of, settings, each)
+    except FileNotFoundError:
+        # Another run, at the same build, was quicker, and cleared away what we were still reading.
+        card = builds.current(archive, of)
+        if card is not None and _is_made_of(card, made_of):
+            return card, False
+        raise
+    builds.prune(archive, of, settings.keep)
+    return made, True
+
+
+def explain(archive: Archive, settings: IndexSettings) -> dict[str, Any]:
+    """What `build` would make and why, and what each kind would take, from the number of vectors so far."""
+    of = _choose(archive, "embeddings", settings.of, "index.of")
+    identity = archive.table(f"embeddings/{of}").identity() if of else None
+    if of is None or identity is None:
+        raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
+    rows, speed = _vectors(archive, of, None), kinds.memory_speed()
+    chosen, why = kinds.choose(settings.kind, rows, identity["dim"], settings.memory, settings.latency, speed)
+    others = kinds.options(rows, identity["dim"], settings.memory, speed)
+    return {
+        "of": of,
+        "rows": rows,
+        "dim": identity["dim"],
+        "memory": settings.memory,
+        "latency_ms": settings.latency,
+        "speed": speed,
+        "chosen": asdict(chosen) | {"ms": None if math.isnan(chosen.ms) else chosen.ms},
+        "why": why,
+        "options": [asdict(option) for option in others],
+    }
 
 
 def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
     """Whether building again, of the same tables, would give what the build of this card holds."""
     captions = card["captions"]["table"] if card["captions"] else None
-    return _is_made_of(card, _made_of(archive, card["of"], captions))
+    return _is_made_of(card, _made_of(archive, card["of"], captions, settings_of(card)))
+
+
+def settings_of(card: Mapping[str, Any]) -> IndexSettings:
+    """The settings that a build was made with."""
+    captions = card["captions"]["table"] if card["captions"] else None
+    return IndexSettings(of=card["of"], captions=captions, **card.get("settings", {}))
 
 
 def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
     """The name of the embeddings or captions table asked for, else of the only one there is, else None."""
     there = [table.removeprefix(f"{kind}/") for table in archive.tables() if table.startswith(f"{kind}/")]
     if name is None and len(there) > 1:
-        raise UserError(f"{archive.url} has {kind} {', '.join(there)}: choose with --set {setting}=builds.NAME")
+        raise UserError(f"{archive.url} has {kind} {', '.join(there)}: choose with --set {setting}=NAME")
     if name is not None and name not in there:
         raise UserError(f"{archive.url} has no {kind} {name!r} yet; `tintype annotate CONF` makes them")
     return name or next(iter(there), None)
 
 
-def _made_of(archive: Archive, of: str, captions: str | None) -> dict[str, Any]:
+def _made_of(archive: Archive, of: str, captions: str | None, settings: IndexSettings) -> dict[str, Any]:
     """Everything that a build follows from: what is equal here builds alike."""
     embeddings = archive.table(f"embeddings/{of}")
     captioned = archive.table(f"captions/{captions}") if captions else None
@@ -95,7 +158,7 @@ def _made_of(archive: Archive, of: str, captions: str | None) -> dict[str, Any]:
     return {
         "format": builds.FORMAT,
         "of": of,
-        "kind": "flat",  # the only kind: `auto` need not choose
+        "settings": {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in ("of", "captions")},
         "identity": embeddings.identity(),
         "captions": {"table": captions, "identity": captioned.identity()} if captioned else None,
         "parts": {
@@ -108,136 +171,183 @@ def _is_made_of(card: dict[str, Any], made_of: dict[str, Any]) -> bool:
     return all(card.get(key) == value for key, value in made_of.items())
 
 
-def _build(archive: Archive, of: str, captions: str | None, made_of: dict[str, Any]) -> dict[str, Any]:
+def _vectors(archive: Archive, of: str, row_ids: np.ndarray | None) -> int:
+    """How many vectors there will be, as far as receipts tell: some rows have none."""
+    receipts = rollup.receipts(archive, archive.table(f"embeddings/{of}")).values()
+    annotated = sum(receipt.get("outcomes", {}).get("annotated", receipt["rows"]) for receipt in receipts)
+    return annotated if row_ids is None else min(annotated, len(row_ids))
+
+
+# --- a build of its own -----------------------------------------------------------------------------------------------
+
+
+def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, each: Each) -> dict[str, Any]:
+    of, embeddings = made_of["of"], archive.table(f"embeddings/{made_of['of']}")
+    clock = _Clock()
+    rows = contents.everything(archive, _parts(made_of, embeddings.name))
+    clock.lap("live")
+    there, dim = _vectors(archive, of, rows.row_ids), made_of["identity"]["dim"]
+    choice, why = kinds.choose(settings.kind, there, dim, settings.memory, settings.latency, kinds.memory_speed())
+    held_out = measure.held_out(rows.row_ids)
+    trained_without = held_out if len(rows.row_ids) >= measure.SPARE * len(held_out) else held_out[:0]
+    digest = hashlib.sha256(json.dumps([made_of, choice.factory], sort_keys=True).encode()).hexdigest()[:16]
+    making = storage.join(archive.url, "making", f"{of}-{digest}")
+    plan = Plan(archive, of, rows.row_ids, trained_without, choice, settings.memory, making)
+    with storage.scratch_folder(builds.folder(archive, of)) as folder:
+        if len(rows.row_ids):
+            clock.seconds |= fill(plan, folder, each)
+        if not len(rows.row_ids) or not len(index := indexes.open_index(folder, choice.kind)):
+            told = f"none of the {len(rows.row_ids)} live photos has a vector in {embeddings.name}: nothing to index"
+            raise NothingToIndex(told)
+        clock.lap()
+        _write_facts(archive, rows, made_of, folder, clock)
+        texts = measure.words(archive, made_of["identity"], folder / "photos.parquet")
+        known, problems = measure.truth(embeddings, rows.row_ids, held_out, texts)
+        recall.write(known, folder / "truth.parquet")
+        names = dict(zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True))
+        measured = measure.measure([Segment(index)], known, embeddings, names, settings.min_recall)
+        measured["recall"] |= {"why_no_texts": texts.why_not}
+        clock.lap("measure")
+        counts = {"photos": len(rows.row_ids), "rows": len(index), "not_annotated": rows.not_annotated}
+        card = made_of | {
+            **indexes.about(index),
+            "why": why,
+            **counts,
+            "problems": problems,
+            "dim": dim,
+            **measured,
+            "base": None,
+            "drift": None,
+            "here": {"photos": len(rows.row_ids), "rows": len(index), "kind": choice.kind},
+        }
+        card = _commit(archive, card, folder, clock)
+    sweep(archive, making)
+    return card
+
+
+def _parts(card: Mapping[str, Any], table: str) -> list[int]:
+    return [int(part) for part in card["parts"][table]]
+
+
+def _write_facts(archive: Archive, rows: Contents, made_of: Mapping[str, Any], folder: Path, clock: "_Clock") -> None:
+    captions = made_of["captions"]["table"] if made_of["captions"] else None
+    contents.write_photos(archive, rows, captions, folder / "photos.parquet")
+    clock.lap("photos")
+
+
+# --- a build that grows another ---------------------------------------------------------------------------------------
+
+
+def _base(archive: Archive, card: dict[str, Any], made_of: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The card of the build to grow; None where it must be made anew.
+
+    That is where it is small, or other settings, models or parts made it; and where a photo was forgotten that it
+    holds: of that no byte may be left.
+    """
+    base = builds.card_of(archive, card["of"], card["base"]) if card.get("base") else card
+    same = ("format", "of", "settings", "identity", "captions")
+    if base is None or base["rows"] < GROWS or any(base[key] != made_of[key] for key in same):
+        return None
+    for name, before in base["parts"].items():
+        now = made_of["parts"][name]
+        if any(now.get(part) != write_id for part, write_id in before.items()):
+            return None
+    if base["parts"]["forgotten"].keys() != made_of["parts"]["forgotten"].keys():
+        held = set(_keys(archive, base)["photo_id"].to_pylist())
+        if held & archive.forgotten().keys():
+            return None
+    return base
+
+
+def _keys(archive: Archive, card: Mapping[str, Any]) -> pa.Table:
+    """row_id and photo_id of the rows of a build of its own."""
+    with storage.open_file(storage.join(builds.folder(archive, card["of"], card["build"]), "photos.parquet")) as file:
+        return pq.read_table(file, columns=["row_id", "photo_id"])
+
+
+def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], settings: IndexSettings) -> dict[str, Any]:
+    of, embeddings = base["of"], archive.table(f"embeddings/{base['of']}")
+    clock = _Clock()
+    keys, before = _keys(archive, base), {name: _parts(base, name) for name in base["parts"]}
+    rows = contents.since(archive, keys, before, _parts(made_of, embeddings.name))
+    clock.lap("live")
+    below = builds.local(builds.folder(archive, of, base["build"]), base)
+    choice = Choice(base["kind"], "", 0, 0, math.nan)
+    kind = base["kind"] if base["kind"] in (indexes.IVF_FLAT, indexes.IVF_PQ) else indexes.FLAT
+    with storage.scratch_folder(builds.folder(archive, of)) as folder:
+        plan = Plan(archive, of, rows.row_ids, rows.row_ids[:0], choice, settings.memory, "")
+        clock.seconds |= grow(plan, below, folder)
+        clock.lap()
+        _write_facts(archive, rows, made_of, folder, clock)
+        np.save(folder / "masked.npy", rows.masked)
+        own = indexes.open_index(folder, kind, base["effort"])
+        segments = [Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked), Segment(own)]
+        known, problems = measure.grown(recall.read(below / "truth.parquet"), rows.masked, embeddings, rows.row_ids)
+        names = dict(zip(keys["row_id"].to_pylist(), keys["photo_id"].to_pylist(), strict=True))
+        names |= zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True)
+        measured = measure.measure(segments, known, embeddings, names, settings.min_recall)
+        clock.lap("measure")
+        measured["recall"] |= {"why_no_texts": base["recall"]["why_no_texts"]}
+        masked = indexes.held(segments[0].index, rows.masked)
+        card = made_of | {
+            **indexes.about(segments[0].index),
+            "why": f"grown from {base['build']}",
+            "photos": base["photos"] - len(rows.masked) + len(rows.row_ids),
+            "rows": base["rows"] - masked + len(own),
+            "not_annotated": rows.not_annotated,
+            "problems": {p: base["problems"].get(p, 0) + problems.get(p, 0) for p in base["problems"] | problems},
+            "dim": base["dim"],
+            **measured,
+            "base": base["build"],
+            "drift": _drift(base, len(own), len(rows.masked), measured["recall"]),
+            "here": {"photos": len(rows.row_ids), "rows": len(own), "kind": kind},
+        }
+        return _commit(archive, card, folder, clock)
+
+
+def _drift(base: Mapping[str, Any], added: int, masked: int, now: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a build has gone from its training, and whether it is time to train again."""
+    then = base["recall"]
+    both = [kind for kind in (recall.ROWS, recall.TEXTS) if then[kind] and now[kind]]
+    lost = {kind: round(then[kind]["recall@10"] - now[kind]["recall@10"], 4) for kind in both}
+    shares = {"added": round(added / base["rows"], 4), "masked": round(masked / base["rows"], 4)}
+    reasons = [f"{share:.0%} of the rows {name} since training" for name, share in shares.items() if share > DUE]
+    reasons += [f"recall@10 for {kind} fell by {fall:g}" for kind, fall in lost.items() if fall > DRIFT]
+    return shares | {"recall_lost": lost, "rebuild_due": bool(reasons), "why": "; ".join(reasons) or None}
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = perf_counter()
+
+    def lap(self, phase: str | None = None) -> None:
+        """What has passed since the last lap goes to a phase, or to none."""
+        now = perf_counter()
+        if phase:
+            self.seconds[phase] = round(now - self.last, 3)
+        self.last = now
+
+
+# --- committing -------------------------------------------------------------------------------------------------------
+
+
+def _commit(archive: Archive, card: dict[str, Any], folder: Path, clock: "_Clock") -> dict[str, Any]:
+    """Commit the files of a local folder as a build, its card last, and switch to it; the card."""
     created_at = datetime.now(UTC)
     name = f"{created_at:{builds.NAME}}-{secrets.token_hex(2)}"
-    here = builds.folder(archive, of, name)
-    embeddings = archive.table(f"embeddings/{of}")
-    parts = [int(part) for part in made_of["parts"][embeddings.name]]
-
-    start = perf_counter()
-    everything = archive.live().replace_schema_metadata(None)
-    live = everything.filter(pa.array(np.isin(everything["row_id"].to_numpy() >> schemas.ROW_BITS, parts)))
-    row_ids = live["row_id"].to_numpy()
-    read = perf_counter()
-
-    problems: dict[str, int] = {}
-    index = flat.build(_vectors(embeddings, parts, row_ids, problems), made_of["identity"]["dim"])
-    if index.ntotal == 0:
-        raise NothingToIndex(
-            f"none of the {len(row_ids)} live photos has a vector in {embeddings.name}: nothing to index"
-        )
-    added = perf_counter()
-    measured = _measure(index, embeddings, parts, row_ids)
-    recalled = perf_counter()
-    corrected = {photo_id: facts["caption"] for photo_id, facts in archive.changes().items() if "caption" in facts}
-    captioned = archive.table(f"captions/{captions}") if captions else None
-    sizes = {
-        "photos.parquet": _write_photos(here, live, parts, captioned, corrected),
-        "index.faiss": _write_index(here, index),
-    }
-    written = perf_counter()
-
-    seconds = {"live": read - start, "add": added - read, "recall": recalled - added, "write": written - recalled}
-    card = made_of | {
+    here = builds.folder(archive, card["of"], name)
+    sizes = {path.name: contents.commit(here, path) for path in sorted(folder.iterdir())}
+    clock.lap("write")
+    card |= {
         "build": name,
-        "photos": live.num_rows,  # rows of photos.parquet
-        "rows": index.ntotal,  # those of them that have a vector
-        "problems": problems,  # why the others have none
-        "not_annotated": everything.num_rows - live.num_rows,  # live, but in parts without vectors: not in the build
-        "dim": index.d,
-        "recall": measured,
-        "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
+        "seconds": clock.seconds,
         "bytes": sizes,
         "created_at": created_at.isoformat(timespec="seconds"),
         "versions": versions(),
     }
     storage.create(storage.join(here, "card.json"), json.dumps(card, indent=2).encode())
-    storage.replace(storage.join(builds.folder(archive, of), "CURRENT"), name.encode())
+    storage.replace(storage.join(builds.folder(archive, card["of"]), "CURRENT"), name.encode())
     return card
-
-
-def _slice(row_ids: np.ndarray, part: int) -> slice:
-    """Where the rows of a part lie among ascending row ids."""
-    first, after = np.searchsorted(row_ids, [part << schemas.ROW_BITS, (part + 1) << schemas.ROW_BITS])
-    return slice(first, after)
-
-
-def _unit(embedding: pa.ChunkedArray) -> np.ndarray:
-    """Vectors without nulls as float32[n, dim], of unit length again: float16 rounds it off by some 1e-4."""
-    vectors = embedding.combine_chunks().flatten().to_numpy().reshape(len(embedding), -1).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def _vectors(
-    embeddings: Table, parts: list[int], row_ids: np.ndarray, problems: dict[str, int] | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The vectors of these rows, part by part: (row ids, unit vectors). `problems` counts the rows that have none."""
-    for part in parts:
-        rows = embeddings.take(part, row_ids[_slice(row_ids, part)], ["embedding", "problem"])
-        if problems is not None:
-            for problem in rows.filter(pc.is_null(rows["embedding"]))["problem"].to_pylist():
-                problems[problem] = problems.get(problem, 0) + 1
-        rows = rows.filter(pc.is_valid(rows["embedding"]))
-        if rows.num_rows:
-            yield rows["row_id"].to_numpy(), _unit(rows["embedding"])
-
-
-def _measure(index: indexes.Index, embeddings: Table, parts: list[int], row_ids: np.ndarray) -> dict[str, Any]:
-    """Recall for a seeded sample of the indexed rows, the truth read anew from the Parquet table."""
-    sample = np.random.default_rng(RECALL_SEED).choice(row_ids, min(RECALL_QUERIES, len(row_ids)), replace=False)
-    rows = embeddings.read_rows(sample.tolist(), ["row_id", "embedding"])
-    rows = rows.filter(pc.is_valid(rows["embedding"]))
-    k = min(10, index.ntotal - 1)
-    if k == 0 or rows.num_rows == 0:
-        return {"queries": 0, "seed": RECALL_SEED}
-    truth = _vectors(embeddings, parts, row_ids)
-    value = recall(index, rows["row_id"].to_numpy(), _unit(rows["embedding"]), truth, k)
-    return {f"recall@{k}": round(value, 4), "queries": rows.num_rows, "seed": RECALL_SEED}
-
-
-def _write_photos(
-    here: str, live: pa.Table, parts: list[int], captions: Table | None, corrected: Mapping[str, Change]
-) -> int:
-    """Commit photos.parquet, a row group a part; its bytes."""
-    row_ids = live["row_id"].to_numpy()
-    schema = pa.schema([*live.schema, *CAPTION])
-    captioned = set(captions.parts()) if captions else set()
-    url = storage.join(here, "photos.parquet")
-    with storage.scratch(url) as path:
-        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-            for part in parts:
-                place = _slice(row_ids, part)
-                rows = live.slice(place.start, place.stop - place.start)
-                if captions and part in captioned:
-                    found = captions.take(part, row_ids[place], ["caption", "model", "logprob", "cosine"])
-                    found = found.drop_columns(["row_id"]).append_column("by", pa.nulls(rows.num_rows, pa.string()))
-                    written = found.rename_columns(CAPTION.names).cast(CAPTION)
-                else:
-                    written = CAPTION.empty_table().take(pa.nulls(rows.num_rows, pa.int64()))
-                written = _corrected(rows["photo_id"].to_pylist(), written, corrected)
-                writer.write_table(pa.table([*rows.columns, *written.columns], schema=schema))
-        size = path.stat().st_size
-        storage.create(url, path)
-    return size
-
-
-def _corrected(photo_ids: list[str], written: pa.Table, corrected: Mapping[str, Change]) -> pa.Table:
-    """Captions, with people's own in the place of the machine's."""
-    words = {row: corrected[photo_id] for row, photo_id in enumerate(photo_ids) if photo_id in corrected}
-    if not words:
-        return written
-    rows = written.to_pylist()
-    for row, word in words.items():
-        rows[row] = dict.fromkeys(CAPTION.names) | {"caption": word.value, "caption_by": word.by}
-    return pa.Table.from_pylist(rows, CAPTION)
-
-
-def _write_index(here: str, index: indexes.Index) -> int:
-    """Commit index.faiss; its bytes."""
-    url = storage.join(here, "index.faiss")
-    with storage.scratch(url) as path:
-        indexes.write(index, path)
-        size = path.stat().st_size
-        storage.create(url, path)
-    return size

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline import indexes as faiss_indexes
 from pipeline.models.settings import ABOUT
 from pipeline.upkeep.inspection import KEYS, Inspection, Unreadable, count, opened, reading, row_groups
 
-CARD = {"build", "bytes", "photos", "rows", "kind", "of", "identity", "captions", "parts"}  # what is read of a card
+CARD = {"build", "bytes", "here", "effort", "base", "of", "identity", "captions", "parts"}  # what is read of a card
 NEAR = 1e-6  # that numbers of a vector may differ from those indexed: float32 sums taken in another order do
 
 
@@ -104,7 +104,8 @@ def indexes(seen: Inspection, identities: Mapping[str, Mapping[str, Any]]) -> No
             build = storage.read(storage.join(builds.folder(seen.archive, of), "CURRENT")).decode(errors="replace")
             seen.problem(name, None, "the card of the build in use is damaged", _build_anew(name, build))
         else:
-            _build(seen, name, card)
+            for made in _chain(seen, name, card):
+                _build(seen, name, made)
             if _is_stale(seen, card, identities):
                 seen.note(name, "older than its tables: `tintype index CONF` renews it")
         for build in names:
@@ -115,8 +116,21 @@ def _build_anew(name: str, build: str) -> str:
     return f"delete the folder {name}/{build}, then `tintype index CONF`"
 
 
+def _chain(seen: Inspection, name: str, card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The card of the build in use, after that of the build it was grown from, if it was."""
+    if not card["base"]:
+        return [card]
+    base = builds.card_of(seen.archive, card["of"], card["base"])
+    if base is None or not base.keys() >= CARD:
+        seen.problem(
+            name, None, f"{card['base']}, which the build in use grew from, is not whole", "`tintype index CONF`"
+        )
+        return [card]
+    return [base, card]
+
+
 def _build(seen: Inspection, name: str, card: dict[str, Any]) -> None:
-    """The build in use: its files, their rows, and its vectors."""
+    """A build in use: its files, their rows, and its vectors."""
     folder = builds.folder(seen.archive, card["of"], card["build"])
     remedy = _build_anew(name, card["build"])
     for file, size in card["bytes"].items():
@@ -127,16 +141,18 @@ def _build(seen: Inspection, name: str, card: dict[str, Any]) -> None:
             seen.problem(name, None, f"{file} of the build in use is {told}", remedy)
             return
     try:
-        with _local(storage.join(folder, "index.faiss")) as file_here:
-            index = faiss_indexes.read(file_here)
-        if index.ntotal != card["rows"]:
-            told = f"index.faiss holds {count(index.ntotal, 'vector')}, its card says {card['rows']:,}"
+        with _local(folder, card["bytes"]) as here:
+            index = faiss_indexes.open_index(here, card["here"]["kind"], card["effort"])
+            row_ids = faiss_indexes.all_row_ids(index)
+            if len(row_ids) != card["here"]["rows"]:
+                told = f"index.faiss holds {count(len(row_ids), 'vector')}, its card says {card['here']['rows']:,}"
+                raise faiss_indexes.Damaged(told)
+            with opened(str(here / "photos.parquet")) as photos:
+                for rows in row_groups(photos):
+                    _build_rows(seen, card, index, row_ids, rows.select(KEYS))
+        if photos.metadata.num_rows != card["here"]["photos"]:
+            told = f"photos.parquet has {photos.metadata.num_rows} rows, not {card['here']['photos']}"
             raise faiss_indexes.Damaged(told)
-        with opened(storage.join(folder, "photos.parquet")) as photos:
-            for rows in row_groups(photos):
-                _build_rows(seen, card, index, rows.select(KEYS))
-        if photos.metadata.num_rows != card["photos"]:
-            raise faiss_indexes.Damaged(f"photos.parquet has {photos.metadata.num_rows} rows, not {card['photos']}")
     except faiss_indexes.Damaged as error:
         seen.problem(name, None, str(error), remedy)
     except Unreadable as error:
@@ -144,17 +160,20 @@ def _build(seen: Inspection, name: str, card: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _local(url: str) -> Iterator[Path]:
-    """A file on this machine: itself, or a copy for as long as it is needed."""
-    if storage.is_local(url):
-        yield storage.local_path(url)
+def _local(folder: str, names: Iterable[str]) -> Iterator[Path]:
+    """A folder on this machine with these files: itself, or a copy for as long as it is needed."""
+    if storage.is_local(folder):
+        yield storage.local_path(folder)
         return
-    with tempfile.TemporaryDirectory(prefix="tintype-") as folder:
-        storage.bring(url, Path(folder) / "copy")
-        yield Path(folder) / "copy"
+    with tempfile.TemporaryDirectory(prefix="tintype-") as copy:
+        for name in names:
+            storage.bring(storage.join(folder, name), Path(copy) / name)
+        yield Path(copy)
 
 
-def _build_rows(seen: Inspection, card: dict[str, Any], index: faiss_indexes.Index, keys: pa.Table) -> None:
+def _build_rows(
+    seen: Inspection, card: dict[str, Any], index: faiss_indexes.Index, indexed: np.ndarray, keys: pa.Table
+) -> None:
     """Rows of a build against the parts that it was made of, where those are sound. Raises Damaged."""
     row_ids = keys["row_id"].to_numpy()
     table = f"embeddings/{card['of']}"
@@ -169,20 +188,21 @@ def _build_rows(seen: Inspection, card: dict[str, Any], index: faiss_indexes.Ind
         if places.max() >= len(photo_ids) or not photo_ids.take(pa.array(places)).equals(here["photo_id"]):
             raise faiss_indexes.Damaged(f"its row ids in part {part} are of other photos in the archive")
         # A part that was made anew has vectors of its own, and the build is stale.
-        if seen.sound.get((table, part), "") == card["parts"].get(table, {}).get(str(part)) and card["kind"] == "flat":
-            _compare(seen.archive.table(table).read(part, ["row_id", "embedding"]).take(pa.array(places)), index)
+        if seen.sound.get((table, part), "") == card["parts"].get(table, {}).get(str(part)):
+            rows = seen.archive.table(table).read(part, ["row_id", "embedding"]).take(pa.array(places))
+            _compare(rows.filter(pc.is_valid(rows["embedding"])), index, indexed)
 
 
-def _compare(rows: pa.Table, index: faiss_indexes.Index) -> None:
-    """Rows of an embeddings table against the vectors of an exact index. Raises Damaged."""
-    rows = rows.filter(pc.is_valid(rows["embedding"]))
+def _compare(rows: pa.Table, index: faiss_indexes.Index, indexed: np.ndarray) -> None:
+    """Rows of an embeddings table that have a vector against an index, of which these are the rows. Raises Damaged."""
+    lacking = ~np.isin(rows["row_id"].to_numpy(), indexed)
+    if lacking.any():
+        raise faiss_indexes.Damaged(f"index.faiss lacks the vector of row {rows['row_id'].to_numpy()[lacking][0]}")
+    if index.vectors is None:  # they lie in the lists, whose bytes FAISS alone can place
+        return
     numbers = rows["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32)
     for row_id, made in zip(rows["row_id"].to_pylist(), numbers.reshape(rows.num_rows, -1), strict=True):
-        try:
-            indexed = faiss_indexes.vector(index, row_id)
-        except KeyError:
-            raise faiss_indexes.Damaged(f"index.faiss lacks the vector of row {row_id}") from None
-        if not np.abs(indexed - made / np.linalg.norm(made)).max() <= NEAR:
+        if not np.abs(faiss_indexes.vector(index, row_id) - made / np.linalg.norm(made)).max() <= NEAR:
             raise faiss_indexes.Damaged(f"the vector of row {row_id} in index.faiss is not that of its table")
 
 

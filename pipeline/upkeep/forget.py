@@ -20,6 +20,7 @@ from pipeline import builds, rollup, schemas, storage
 from pipeline.archive import Archive, Table
 from pipeline.photo import UserError
 from pipeline.stages import index
+from pipeline.stages.fill import sweep
 
 ORPHAN = timedelta(hours=6)  # a scratch file, or a build without a card, that is this old is of a run that was killed
 LOOKS = 5  # for what is left to blank
@@ -100,6 +101,7 @@ def finish(archive: Archive) -> Removed:
         blank(archive, removed)
         renew(archive, removed)
         storage.sweep(archive.url, ORPHAN.total_seconds())
+        sweep(archive)
     return removed
 
 
@@ -210,32 +212,32 @@ def renew(archive: Archive, removed: Removed | None = None) -> None:
     if not archive.table("forgotten").parts():
         return
     for of in storage.names(storage.join(archive.url, "index")):
+        before = len(builds.all_of(archive, of))
         card = builds.current(archive, of)
         if card is not None and not _knows(archive, card):
-            captions = card["captions"]["table"] if card["captions"] else None
             try:
-                index.build(archive, index.IndexSettings(of=of, captions=captions))
+                index.build(archive, index.settings_of(card), update=True)
                 removed.rebuilt.append(of)
+                before += 1
             except UserError:  # nothing is left to index, or it cannot be told of what
                 storage.delete(storage.join(builds.folder(archive, of), "CURRENT"))
-        removed.builds += prune(archive, of)
+        prune(archive, of)
+        removed.builds += before - len(builds.all_of(archive, of))
 
 
-def prune(archive: Archive, of: str) -> int:
-    """Delete the builds of an index that may hold forgotten photos and are not in use; how many.
+def prune(archive: Archive, of: str) -> None:
+    """Delete the builds of an index that may hold forgotten photos and are not in use.
 
     So are those without a card: a run was killed at them, unless they are new.
     """
     current = builds.current(archive, of)
-    deleted = 0
-    for name in storage.names(builds.folder(archive, of)):
-        if name == "CURRENT" or (current and name == current["build"]):
+    in_use = {current["build"], current.get("base")} if current else set()
+    for name in builds.all_of(archive, of):
+        card = builds.card_of(archive, of, name)
+        if name in in_use:  # what it stands on holds none of them, or it would not be grown from
             continue
-        card = builds.card(archive, of, name)
         if not _knows(archive, card) if card else builds.made_at(name) < datetime.now(UTC) - ORPHAN:
             builds.remove(archive, of, name)
-            deleted += 1
-    return deleted
 
 
 def _knows(archive: Archive, card: dict[str, Any]) -> bool:

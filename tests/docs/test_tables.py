@@ -14,7 +14,7 @@ from pipeline import builds, schemas, search
 from pipeline.archive import Archive
 from pipeline.photo import REASONS
 from pipeline.search import Query
-from pipeline.stages import index
+from pipeline.stages import contents, index
 from pipeline.stages.index import IndexSettings
 from pipeline.status import status
 from pipeline.upkeep import rights
@@ -30,7 +30,7 @@ SCHEMAS = {
     "captions/&lt;name&gt;": schemas.CAPTIONS,
     "changes": schemas.CHANGES,
     "forgotten": schemas.FORGOTTEN,
-    "Index builds": index.CAPTION,
+    "Index builds": contents.CAPTION,
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import builds, indexes, storage
 from pipeline.archive import Archive
+from pipeline.indexes import making
 from pipeline.photo import UserError
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
@@ -34,10 +35,10 @@ def test_a_build_holds_index_photos_and_card(place: str) -> None:
     assert fresh
     assert builds.current(archive, "tiny") == card
     folder = builds.folder(archive, "tiny", card["build"])
-    assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet"]
+    assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet", "truth.parquet"]
     assert json.loads(storage.read(storage.join(folder, "card.json"))) == card
     assert (card["rows"], card["photos"], card["dim"], card["kind"]) == (60, 60, small.DIM, "flat")
-    assert card["recall"] == {"recall@10": 1.0, "queries": 60, "seed": 0}
+    assert card["recall"]["rows"] == {"recall@1": 1.0, "recall@10": 1.0, "recall@100": 1.0, "queries": 60}
     assert card["identity"] == small.IDENTITY
     assert card["captions"] == {"table": "tiny", "identity": {"model": "test-captioner"}}
     assert {len(card["parts"][name]) for name in ("images", "embeddings/tiny", "captions/tiny")} == {3}
@@ -101,7 +102,7 @@ def test_only_live_rows_with_a_vector_are_indexed(tmp_path: Path) -> None:
     assert (card["photos"], card["rows"], card["problems"], card["not_annotated"]) == (3, 2, {"non_finite": 1}, 1)
     assert card["captions"] is None
     assert {row["caption"] for row in rows_of(archive, card)} == {None}
-    built = indexes.read(storage.local_path(builds.folder(archive, "tiny", card["build"])) / "index.faiss")
+    built = indexes.open_index(storage.local_path(builds.folder(archive, "tiny", card["build"])), "flat")
     _, found = indexes.search(built, small.unit(vectors[:1]), 10)
     assert set(found[0]) - {-1} == {0, 1 << 20}
     assert indexes.vector(built, 1 << 20) == pytest.approx(small.unit(vectors[4]))
@@ -122,8 +123,8 @@ def test_every_row_id_leads_to_its_own_vector(tmp_path: Path) -> None:
         del vectors[again[0]]
         card, fresh = index.build(archive, SETTINGS)
         assert fresh
-        assert card["recall"]["recall@10"] == 1.0
-        built = indexes.read(storage.local_path(builds.folder(archive, "tiny", card["build"])) / "index.faiss")
+        assert card["recall"]["rows"]["recall@10"] == 1.0
+        built = indexes.open_index(storage.local_path(builds.folder(archive, "tiny", card["build"])), "flat")
         rows = rows_of(archive, card)
         assert {row["photo_id"] for row in rows} == vectors.keys()
         for row in rows:
@@ -152,11 +153,11 @@ def test_a_build_cut_short_is_never_current(tmp_path: Path, monkeypatch: pytest.
     class Killed(BaseException):
         pass
 
-    def die(index: indexes.Index, path: object) -> None:
+    def die(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(indexes, "write", die)
+        patch.setattr(making, "write", die)
         index.build(archive, SETTINGS)
     assert builds.current(archive, "tiny") == card
     again, fresh = index.build(archive, SETTINGS)
@@ -186,7 +187,7 @@ def test_what_cannot_be_indexed_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_single_photo_has_no_recall_to_measure(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"), parts=1, rows=1)
     card, _ = index.build(archive, IndexSettings())
-    assert card["recall"] == {"queries": 0, "seed": 0}
+    assert (card["recall"]["rows"], card["recall"]["texts"], card["recall"]["passed"]) == (None, None, True)
 
 
 def test_duckdb_reads_the_photos_of_a_build(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline import builds, search
@@ -126,7 +125,7 @@ def test_a_refresh_makes_exactly_the_right_rows(tmp_path: Path, served: Served, 
 
     build = builds.open_build(settings.archive)
     assert done.built and not build.row_ids(ids(deleted))
-    facts = {row["photo_id"]: row for row in pq.read_table(build.folder / "photos.parquet").to_pylist()}
+    facts = {row["photo_id"]: row for row in build.photos().to_pylist()}
     assert {photo_id for photo_id, row in facts.items() if row["title"].endswith(", corrected")} == set(ids(titled))
     observed = {row["photo_id"]: row["observed_at"] for row in changed if row["field"] == "license"}
     assert observed == {photo_id: facts[photo_id]["rights_observed_at"] for photo_id in ids(licensed)}

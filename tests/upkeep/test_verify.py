@@ -404,7 +404,7 @@ def test_an_index_whose_files_are_not_what_they_were(archive: Archive, build: Pa
     path = build / "index.faiss"
     whole = path.read_bytes()
     vectors = faiss.read_index(str(path))
-    [place] = [i for i in range(len(whole)) if whole[i : i + 8] == vectors.reconstruct(0).tobytes()[:8]][:1]
+    [place] = [i for i in range(len(whole)) if whole[i : i + 8] == vectors.index.reconstruct(0).tobytes()[:8]][:1]
     data = bytearray(whole)
     data[place + 3] ^= 0x40  # the exponent of a number of the first vector
     path.write_bytes(data)

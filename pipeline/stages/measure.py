@@ -1,0 +1,129 @@
+"""What a build is worth: recall against exact search over the Parquet tables, for photos and for words; latency."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import indexes
+from pipeline.archive import Archive, Table
+from pipeline.indexes import recall
+from pipeline.indexes.recall import ROWS, TEXTS, Truth
+from pipeline.indexes.segments import Segment, nearest
+from pipeline.photo import UserError
+from pipeline.stages.contents import vectors
+
+SEED = 0
+QUERIES = {ROWS: 1000, TEXTS: 200}
+TIMED = 200  # single queries
+SPARE = 10  # rows for each that is held out of training
+
+
+def held_out(row_ids: np.ndarray) -> np.ndarray:
+    """Rows to measure recall with, int64[n], ascending: a seeded sample."""
+    return np.sort(np.random.default_rng(SEED).choice(row_ids, min(QUERIES[ROWS], len(row_ids)), replace=False))
+
+
+class Words(NamedTuple):
+    """Texts as queries, unit vectors float32[n, dim]; or why there are none."""
+
+    vectors: np.ndarray | None
+    why_not: str | None = None
+
+
+def words(archive: Archive, identity: dict[str, Any], photos: Path) -> Words:
+    """Titles of photos, embedded by the model that made the vectors."""
+    titles = pc.unique(pq.read_table(photos, columns=["title"])["title"].drop_null()).to_pylist()
+    titles = sorted(title for title in titles if title.strip())
+    if not titles:
+        return Words(None, "no photo has a title")
+    some = np.random.default_rng(SEED).choice(titles, min(QUERIES[TEXTS], len(titles)), replace=False).tolist()
+    if not {"model", "pretrained", "checkpoint_sha256"} <= identity.keys():
+        return Words(None, "the vectors do not say which model made them")
+    from pipeline.models import store
+
+    try:
+        model = store.load(archive.url, identity["model"], identity["pretrained"], identity["checkpoint_sha256"])
+    except UserError as error:
+        return Words(None, f"the model is not at hand: {error}")
+    return Words(model.embed_texts(some))
+
+
+def truth(embeddings: Table, row_ids: np.ndarray, sample: np.ndarray, texts: Words) -> tuple[Truth, dict[str, int]]:
+    """The nearest rows to each query, and how many rows have no vector, by problem. It reads every part once."""
+    found = list(vectors(embeddings, sample))
+    known = [np.concatenate([piece.row_ids for piece in found]), np.concatenate([piece.unit for piece in found])]
+    kinds = [ROWS] * len(known[0])
+    if texts.vectors is not None:
+        kinds += [TEXTS] * len(texts.vectors)
+        known = [
+            np.concatenate([known[0], np.full(len(texts.vectors), -1)]),
+            np.concatenate([known[1], texts.vectors]),
+        ]
+    problems: dict[str, int] = {}
+    return recall.told(recall.asked(np.array(kinds), *known), _pieces(embeddings, row_ids, problems)), problems
+
+
+def grown(base: Truth, masked: np.ndarray, embeddings: Table, row_ids: np.ndarray) -> tuple[Truth, dict[str, int]]:
+    """The truth of a base build after rows went and others came."""
+    problems: dict[str, int] = {}
+    return recall.told(recall.without(base, masked), _pieces(embeddings, row_ids, problems)), problems
+
+
+def _pieces(
+    embeddings: Table, row_ids: np.ndarray, problems: dict[str, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray, pa.ChunkedArray]]:
+    for found in vectors(embeddings, row_ids):
+        for problem in found.problems:
+            problems[problem] = problems.get(problem, 0) + 1
+        if len(found.row_ids):
+            yield found.row_ids, found.unit, found.photo_ids
+
+
+def measure(
+    segments: Sequence[Segment], known: Truth, embeddings: Table, names: dict[int, str], min_recall: float
+) -> dict[str, Any]:
+    """Raise the effort of the first segment's index until recall@10 passes, or all has been tried; recall and latency.
+
+    `names`: photo id by row id, as the build has them.
+    """
+
+    def cosine(query: int, row_id: int) -> float:
+        [found] = vectors(embeddings, np.array([row_id]))
+        return float(known.queries[query] @ found.unit[0]) if len(found.unit) else -1.0
+
+    measured: dict[str, Any] = {}
+    passed = False
+    for effort in _efforts(segments[0].index):
+        for segment in segments:
+            indexes.set_effort(segment.index, effort)
+        _, found = nearest(segments, known.queries, max(recall.AT) + 1)
+        measured = recall.recall(known, found, names, cosine)
+        if passed := all(shares["recall@10"] >= min_recall for shares in measured.values()):
+            break
+    return {
+        "recall": {kind: measured.get(kind) for kind in (ROWS, TEXTS)}
+        | {"seed": SEED, "min_recall": min_recall, "passed": passed},
+        "latency_ms": latency(segments, known.queries),
+    }
+
+
+def _efforts(index: indexes.Index) -> Iterator[indexes.Effort]:
+    """From the effort that the index has already, if it has one, upwards."""
+    efforts = list(indexes.ladder(index))
+    yield from efforts[efforts.index(index.effort) :] if index.effort in efforts else efforts
+
+
+def latency(segments: Sequence[Segment], queries: np.ndarray) -> dict[str, float]:
+    """Milliseconds of one query for 10 hits, by percentile; {} where there is nothing to ask."""
+    seconds = []
+    for query in queries[:TIMED]:
+        start = perf_counter()
+        nearest(segments, query[None], 10)
+        seconds.append(perf_counter() - start)
+    return {f"p{share}": round(1e3 * float(np.percentile(seconds, share)), 3) for share in (50, 99) if seconds}
