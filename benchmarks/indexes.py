@@ -349,11 +349,11 @@ def filters(given: Any) -> dict[str, Figure]:
             rows = clustered.row_numbers(among)
             within = clustered.Clustered("", source.vectors[rows], queries, queries, source.folder)
             truth = rows[within.truth(queries, K)]
-            found = np.concatenate([build.nearest(query[None], K, among=among)[1] for query in queries])
-            took = one_by_one(lambda q, among=among: build.nearest(q[None], K, among=among), queries)
+            found: list[np.ndarray] = []
+            took = one_by_one(lambda q, a=among, f=found: f.append(build.nearest(q[None], K, among=a)[1]), queries)
             asked = f"filters: {len(among):,} rows {how}"
             figures |= {
-                f"{asked}: recall@10": Figure(found_of(truth, found), "share", RECALL),
+                f"{asked}: recall@10": Figure(found_of(truth, np.concatenate(found)), "share", RECALL),
                 f"{asked}: p50": Figure(statistics.median(took), "ms"),
             }
     return figures
@@ -389,7 +389,9 @@ def main() -> None:
     figures: dict[str, Figure] = {}
     try:
         for part in given.only:
-            figures |= PARTS[part](given)
+            found = PARTS[part](given)
+            say("".join(f"    {name}: {figure.value:.4g} {figure.unit}\n" for name, figure in found.items()))
+            figures |= found
     finally:
         for left in given.work.glob("clustered-*/built-*"):
             shutil.rmtree(left)
