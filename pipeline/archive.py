@@ -35,6 +35,7 @@ IMAGE_GROUP_BYTES = 16 << 20
 READ_AHEAD = 8  # parts: at an object store each is a request or two
 # Of `images`, what the live view shows beside the facts.
 PICTURE = [n for n in schemas.IMAGES.names if n not in (*schemas.PHOTOS.names, "outcome", "image", "reason", "detail")]
+DERIVED = ("embeddings", "captions", "hashes")  # folders of derived tables
 VERSIONS = ("ray", "torch", "open_clip_torch", "pyarrow", "pillow", "faiss-gpu", "faiss-cpu", "flickrapi")
 
 
@@ -271,7 +272,7 @@ class Archive:
     def tables(self) -> list[str]:
         """Names of the aligned tables that have a folder: photos, images, then the derived ones."""
         top = set(storage.names(self.url))
-        derived = [f"{kind}/{name}" for kind in ("embeddings", "captions") for name in self._derived(kind)]
+        derived = [f"{kind}/{name}" for kind in DERIVED for name in self._derived(kind)]
         return [name for name in ("photos", "images") if name in top] + derived
 
     def _derived(self, kind: str) -> list[str]:

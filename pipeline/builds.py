@@ -4,10 +4,13 @@ A build is a folder that never changes: a snapshot of index, facts, rights and c
 is forgotten, gone from its source or corrected by a person since is read anew: that holds at once.
 """
 
+import functools
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,16 +21,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import indexes, storage
+from pipeline import indexes, storage, words
 from pipeline.archive import Archive, Change, gone
 from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
-FORMAT = 3  # 2: caption_by; 3: bases, effort, truth
+FORMAT = 3  # 2: caption_by; 3: words.sqlite, bases, effort, truth
 ORPHAN = timedelta(hours=6)  # a build without a card that is this old is of a run that was killed
 ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
+NAMED = re.compile(r"\d{8}T\d{12}-[0-9a-f]{4}")
+TRUTH = "truth.parquet"  # what a build was measured with: who only searches needs no copy of it
+# What is read of a card.
+CARD = {"build", "bytes", "here", "effort", "base", "of", "identity", "captions", "parts", "settings", "rows", "kind"}
 
 
 def folder(archive: Archive, of: str, name: str = "") -> str:
@@ -36,18 +43,39 @@ def folder(archive: Archive, of: str, name: str = "") -> str:
 
 
 def current(archive: Archive, of: str) -> dict[str, Any] | None:
-    """The card of the build that searches of this embeddings table use; None where there is none yet."""
+    """The card of the build that searches of this embeddings table use; None where there is none yet.
+
+    Raises UserError where it is damaged.
+    """
     try:
-        return card_of(archive, of, storage.read(storage.join(folder(archive, of), "CURRENT")).decode())
+        name = storage.read(storage.join(folder(archive, of), "CURRENT")).decode(errors="replace")
     except FileNotFoundError:
         return None
+    return card_of(archive, of, name) if NAMED.fullmatch(name) else None
 
 
 def card_of(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
-    """The card of a build; None where there is none, as of a build that a run was killed at."""
+    """The card of a build; None where there is none, as of a build that a run was killed at.
+
+    Raises UserError where it is damaged.
+    """
+    here = folder(archive, of, name)
     try:
-        return json.loads(storage.read(storage.join(folder(archive, of, name), "card.json")))
+        card = json.loads(storage.read(storage.join(here, "card.json")))
+        if not isinstance(card, dict) or "format" not in card or (card["format"] == FORMAT and not card.keys() >= CARD):
+            raise ValueError("not a card")
     except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"the card in {here} is damaged; delete that folder and run `tintype index CONF`") from error
+    return card
+
+
+def whole_card(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
+    """The card of a build, as far as one can be read."""
+    try:
+        return card_of(archive, of, name)
+    except UserError:
         return None
 
 
@@ -58,7 +86,7 @@ def made_at(name: str) -> datetime:
 
 def all_of(archive: Archive, of: str) -> list[str]:
     """Names of the builds of an embeddings table, in use or not, by age."""
-    return [name for name in storage.names(folder(archive, of)) if name != "CURRENT"]
+    return [name for name in storage.names(folder(archive, of)) if NAMED.fullmatch(name)]
 
 
 def prune(archive: Archive, of: str, keep: int) -> None:
@@ -66,13 +94,14 @@ def prune(archive: Archive, of: str, keep: int) -> None:
 
     So are those without a card, unless they are new: a run was killed at them.
     """
-    cards = {name: card_of(archive, of, name) for name in all_of(archive, of)}
+    cards = {name: whole_card(archive, of, name) for name in all_of(archive, of)}
     kept = set([name for name, card in cards.items() if card][-keep:])
+    in_use = current(archive, of)
+    kept |= {in_use["build"]} if in_use else set()
     kept |= {card["base"] for name, card in cards.items() if card and name in kept and card.get("base")}
-    current_name = (current(archive, of) or {}).get("build")
     for name, card in cards.items():
         old = card is not None or made_at(name) < datetime.now(UTC) - ORPHAN
-        if old and name not in kept and name != current_name:
+        if old and name not in kept:
             remove(archive, of, name)
 
 
@@ -111,9 +140,23 @@ class Build:
     archive: Archive
     card: dict[str, Any]
     folders: tuple[Path, ...]
-    segments: tuple[Segment, ...]
+    kinds: tuple[str, ...]  # of the indexes in them
     masked: np.ndarray  # int64[n]: rows of the base that hold no longer
     database: duckdb.DuckDBPyConnection
+
+    @functools.cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The indexes, opened when they are first asked. Raises UserError for one that is damaged."""
+        found = []
+        for folder, kind in zip(self.folders, self.kinds, strict=True):
+            with reading(folder):
+                found.append(indexes.open_index(folder, kind, self.card["effort"]))
+        return tuple(Segment(index, masked) for index, masked in zip(found, self.masks, strict=True))
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """For each folder, the row ids in it that hold no longer."""
+        return [self.masked, self.masked[:0]][-len(self.folders) :]
 
     def nearest(
         self, queries: np.ndarray, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
@@ -133,6 +176,16 @@ class Build:
             raise KeyError(row_id)
         return exact.unit(np.array([rows["embedding"][0].as_py()], np.float16))[0]
 
+    def words(
+        self, text: str, k: int, *, among: np.ndarray | None = None, without: Iterable[int] = ()
+    ) -> list[tuple[int, float]]:
+        """The k photos that say most of a text: (row id, BM25), best first; see words.search. Raises UserError."""
+        files = [(folder / "words.sqlite", masked) for folder, masked in zip(self.folders, self.masks, strict=True)]
+        try:
+            return words.search(files, text, k, among=among, without=without)
+        except words.Damaged as error:
+            raise damaged(self.folders[-1]) from error
+
     def facts(self, row_ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of photos for some rows, by row id."""
         wanted = ", ".join(str(int(row_id)) for row_id in row_ids)
@@ -140,7 +193,8 @@ class Build:
             return {}
         # Written out, the ids let DuckDB pass over row groups that hold none of them.
         sql = f"SELECT row_id, {', '.join(columns)} FROM photos WHERE row_id IN ({wanted})"
-        rows = self.database.cursor().execute(sql).fetchall()
+        with reading(self.folders[-1]):
+            rows = self.database.cursor().execute(sql).fetchall()
         return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows}
 
     def photos(self, columns: Sequence[str] | None = None, among: np.ndarray | None = None) -> pa.Table:
@@ -152,7 +206,8 @@ class Build:
             if among is not None:
                 first, last = (int(among[0]), int(among[-1])) if len(among) else (0, -1)
                 where = [("row_id", ">=", first), ("row_id", "<=", last)]
-            rows = pq.read_table(folder / "photos.parquet", columns=names, filters=where)
+            with reading(folder):
+                rows = pq.read_table(folder / "photos.parquet", columns=names, filters=where)
             row_ids = rows["row_id"].to_numpy()
             here = np.ones(len(row_ids), bool) if among is None else np.isin(row_ids, among)
             if place < len(self.folders) - 1:
@@ -164,7 +219,8 @@ class Build:
     def row_ids(self, photo_ids: Iterable[str]) -> dict[str, int]:
         """Row ids of those of the photos that this build holds."""
         sql = "SELECT photo_id, row_id FROM photos WHERE photo_id IN (SELECT unnest(?::VARCHAR[]))"
-        return dict(self.database.cursor().execute(sql, [list(photo_ids)]).fetchall())
+        with reading(self.folders[-1]):
+            return dict(self.database.cursor().execute(sql, [list(photo_ids)]).fetchall())
 
     def news(self) -> News:
         """What was forgotten, and what else was said since this build was made."""
@@ -196,13 +252,7 @@ def open_build(url: str, of: str | None = None) -> Build:
     if of is None and len(indexed) > 1:
         raise UserError(f"{url} has indexes of {', '.join(indexed)}: say which one to search")
     name = of or next(iter(indexed), "")
-    try:
-        card = current(archive, name)
-    except ValueError as error:
-        told = (
-            f"the card of the index of {name} is damaged; delete {folder(archive, name)} and run `tintype index CONF`"
-        )
-        raise UserError(told) from error
+    card = current(archive, name)
     if card is None:
         raise UserError(f"{url} has no index{f' of {name}' if name else ''} yet; `tintype index CONF` builds it")
     if card["format"] != FORMAT:
@@ -219,18 +269,12 @@ def opened(archive: Archive, card: dict[str, Any]) -> Build:
             raise UserError(f"build {card['base']}, on which the index of {card['of']} stands, is not there; {ANEW}")
         chain = [base, card]
     folders = tuple(local(folder(archive, made["of"], made["build"]), made) for made in chain)
+    kinds = tuple(made["here"]["kind"] for made in chain)
     masked = np.empty(0, np.int64)
-    segments = []
-    for made, here in zip(chain, folders, strict=True):
-        try:
-            index = indexes.open_index(here, made["here"]["kind"], card["effort"])
-            if made["base"]:
-                masked = np.load(here / "masked.npy")
-        except (indexes.Damaged, ValueError) as error:
-            raise _damaged(here) from error
-        segments.append(index)
-    told = (Segment(index, masked if place < len(chain) - 1 else masked[:0]) for place, index in enumerate(segments))
-    return Build(archive, card, folders, tuple(told), masked, _database(folders, masked))
+    if card["base"]:
+        with reading(folders[-1]):
+            masked = np.load(folders[-1] / "masked.npy")
+    return Build(archive, card, folders, kinds, masked, _database(folders, masked))
 
 
 def local(url: str, card: dict[str, Any]) -> Path:
@@ -238,22 +282,32 @@ def local(url: str, card: dict[str, Any]) -> Path:
 
     Raises UserError where a file of it is missing or is not as long as it was.
     """
+    sizes = {name: size for name, size in card["bytes"].items() if name != TRUTH}
     if storage.is_local(url):
         here = storage.local_path(url)
     else:
         here = local_copy(url)
-        for name in card["bytes"]:
+        for name in sizes:
             try:
                 storage.bring(storage.join(url, name), here / name)
             except FileNotFoundError as error:
-                raise _damaged(here) from error
-    for name, size in card["bytes"].items():
+                raise damaged(here) from error
+    for name, size in sizes.items():
         if not (here / name).exists() or (here / name).stat().st_size != size:
-            raise _damaged(here)
+            raise damaged(here)
     return here
 
 
-def _damaged(folder: Path) -> UserError:
+@contextmanager
+def reading(folder: Path | str) -> Iterator[None]:
+    """Say of a build what its files' readers say each in their way. Raises UserError."""
+    try:
+        yield
+    except (indexes.Damaged, OSError, ValueError, EOFError, pa.ArrowException, duckdb.Error) as error:
+        raise damaged(folder) from error
+
+
+def damaged(folder: Path | str) -> UserError:
     return UserError(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
@@ -266,10 +320,8 @@ def _database(folders: Sequence[Path], masked: np.ndarray) -> duckdb.DuckDBPyCon
     if len(masked):
         database.execute("CREATE TABLE masked AS SELECT unnest(?::BIGINT[]) AS row_id", [masked.tolist()])
         tables[0] += " WHERE row_id NOT IN (SELECT row_id FROM masked)"
-    try:
+    with reading(folders[-1]):
         database.execute(f"CREATE VIEW photos AS {' UNION ALL '.join(tables)}")
-    except duckdb.Error as error:
-        raise _damaged(folders[-1]) from error
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
     return database

@@ -3,7 +3,7 @@
 import getpass
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import __version__, builds, config, contact_sheet, progress, search, storage, terminal
+from pipeline import __version__, builds, config, contact_sheet, duplicates, progress, search, storage, terminal
 from pipeline.archive import Archive
+from pipeline.duplicates import report, sheet
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
 from pipeline.plan import plan
-from pipeline.search import Query
+from pipeline.search import Query, hits
 from pipeline.sources.flickr import address
 from pipeline.stages import index
 from pipeline.status import status
 from pipeline.upkeep import correct, forget, rights
+from pipeline.upkeep.inspection import count
 from pipeline.upkeep.verify import verify
 from pipeline.work import STEPS
 
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 # Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
 PLAIN_WIDTH = 240
+STALE = "tintype: the index is older than its tables; `tintype index CONF` renews it"
 LONG_S = 60  # a run that will take longer says so before it begins
 out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 err = Console(width=None if sys.stderr.isatty() else PLAIN_WIDTH, stderr=True)
@@ -179,25 +182,66 @@ def search_command(
     scale: Annotated[float, typer.Option(help="How much of plus − minus is added.")] = 1.0,
     where: Annotated[str | None, typer.Option(help="SQL over the photos: \"date_taken < '1910'\".")] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 6,
-    queries: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML list of queries, all at once.")] = None,
-    of: Annotated[str | None, typer.Option(help="Which embeddings' index, where there are several.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Look for the words in titles and captions too.")] = False,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Look for the words alone; needs no model.")] = False,
+    queries: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Many queries, as .yaml, .jsonl or .parquet.")
+    ] = None,
+    of: Annotated[
+        list[str], typer.Option(help="Which embeddings' index, where there are several; give more to fuse them.")
+    ] = [],  # noqa: B006
+    collapse: Annotated[
+        bool, typer.Option("--collapse", help="Show exact and near copies once; `tintype duplicates` finds them.")
+    ] = False,
     as_json: Json = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the hits.")] = None,
+    hits_file: Annotated[
+        str | None, typer.Option("--out", metavar="FILE|URL", help="Write the hits as .parquet, and print none.")
+    ] = None,
 ) -> None:
     """Search by words, by picture, by a photo of the archive, or by arithmetic of these."""
-    given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k)
-    asked = config.load_queries(queries, k, where) if queries else [given]
-    build = builds.open_build(archive_url(archive), of)
-    answers = search.search_many(build, asked, lambda: model_of(build))
-    if html:
-        Path(html).write_text(contact_sheet.render(build, answers), encoding="utf-8")
-        print(f"tintype: wrote the contact sheet {html}", file=sys.stderr)
-    if as_json:
-        said = [search.hits_json(build, answer) for answer in answers]
-        print(json.dumps(said if queries else said[0], ensure_ascii=False))
-    else:
+    if hybrid and text_only:
+        raise UserError("give either --hybrid, for words and pictures, or --text-only, for words")
+    if queries and (text or image or plus or minus):
+        raise UserError(f"give either one query or a file of them, not both: leave out --queries {queries}")
+    if hits_file and not hits_file.endswith(".parquet"):
+        raise UserError(f"--out {hits_file}: hits are written as Parquet, so give it a name that ends in .parquet")
+    mode: search.Mode = "hybrid" if hybrid else "words" if text_only else "vector"
+    given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k, mode=mode)
+    asked = config.load_queries(queries, k, where, mode) if queries else [given]
+    url = archive_url(archive)
+    searched = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
+    copies, note = report.groups(searched[0]) if collapse else (None, None)
+    if note:
+        print(f"tintype: {note}", file=sys.stderr)
+    answers = warned(search.answers(searched, asked, model_of, copies), searched[0])
+    if hits_file or as_json or html:
+        answers = progress.counted(answers, len(asked), "queries", err)
+    if as_json or html:
+        answers = list(answers)  # they are shown together
+        if html:
+            Path(html).write_text(contact_sheet.render(searched, answers), encoding="utf-8")
+            print(f"tintype: wrote the contact sheet {html}", file=sys.stderr)
+        if as_json:
+            said = [search.hits_json(searched, answer) for answer in answers]
+            print(json.dumps(said if queries else said[0], ensure_ascii=False))
+    if hits_file:
+        number = hits.write_parquet(hits_file, answers)
+        print(f"tintype: wrote {number:,} hits of {len(asked):,} queries to {hits_file}", file=sys.stderr)
+    elif not as_json:
         for answer in answers:
             out.print(terminal.hits(answer), highlight=False)
+
+
+def warned(answers: Iterable[search.Answer], build: builds.Build) -> Iterable[search.Answer]:
+    """The answers, with a line for each filter that keeps nothing: no hit is then nobody's fault but the filter's."""
+    empty = set()
+    for answer in answers:
+        if answer.among == 0 and answer.query.where not in empty:
+            empty.add(answer.query.where)
+            total = count(build.card["photos"], "photo")
+            print(f"tintype: --where {answer.query.where!r} keeps none of {total}", file=sys.stderr)
+        yield answer
 
 
 @app.command("verify")
@@ -237,6 +281,42 @@ def rights_command(
         out.print(terminal.rights(rights.summary(there, found), rights.credits(found), archive), highlight=False)
 
 
+@app.command("duplicates")
+def duplicates_command(
+    archive: ArchiveName,
+    destination: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Also write the groups, with facts and rights, as Parquet."),
+    ] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the groups.")] = None,
+    similar: Annotated[
+        float, typer.Option(min=0, max=1, help="Least cosine of similar pictures; 1 looks for copies alone.")
+    ] = 0.95,
+    of: Annotated[str | None, typer.Option(help="Which embeddings' index, where there are several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find exact copies, near copies and similar pictures among the indexed photos."""
+    from pipeline.hashing import hash_missing
+
+    build = builds.open_build(archive_url(archive), of)
+    if not index.is_fresh(build.archive, build.card):
+        err.print(STALE, highlight=False)
+    with progress.Progress(err) as shown:
+        hash_missing(build.archive, shown.report)
+        found = duplicates.find(build, similar, shown.report)
+    report.keep(build, found)
+    if destination:
+        report.write(destination, build, found)
+    if html:
+        Path(html).write_text(sheet.render(build, found), encoding="utf-8")
+    for path in filter(None, (destination, html)):
+        print(f"tintype: wrote {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(report.said(build, found), ensure_ascii=False))
+    else:
+        out.print(terminal.duplicates(report.said(build, found), found), highlight=False)
+
+
 class ExportKind(StrEnum):
     huggingface = "huggingface"
     wide = "wide"
@@ -263,7 +343,7 @@ def export_command(
     url = archive_url(archive)
     build = builds.open_build(url, of)
     if not index.is_fresh(build.archive, build.card):
-        err.print("tintype: the index is older than its tables; `tintype index CONF` renews it", highlight=False)
+        err.print(STALE, highlight=False)
     said = export(build, to, destination or storage.join(url, "exports", to), where=where, restricted=restricted)
     if as_json:
         print(json.dumps(said, ensure_ascii=False))

@@ -5,18 +5,21 @@ from these classes.
 """
 
 import difflib
+import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pydantic
 import yaml
 
 from pipeline.models.settings import CaptionSettings, EmbeddingSettings
 from pipeline.photo import UserError
-from pipeline.search import Query
+from pipeline.search import Mode, Query, check
 from pipeline.sources.flickr import FlickrSource
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.parquet import ParquetSource
@@ -95,15 +98,67 @@ def read_lines(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def load_queries(path: str, k: int, where: str | None) -> list[Query]:
-    """Read a YAML list of queries, with the keys of search.Query; `k` and `where` hold where one has none."""
+def load_queries(path: str, k: int, where: str | None, mode: Mode = "vector") -> list[Query]:
+    """Read a file of queries, with the keys of search.Query; `k`, `where` and `mode` hold where one has none.
+
+    `.yaml`: a list. `.jsonl`: an object a line, or a string, which is a text. `.parquet`: a row each, nulls left out.
+    Raises UserError that names the file and the place in it.
+    """
+    readers = {".yaml": _yaml_queries, ".yml": _yaml_queries, ".jsonl": _json_lines, ".parquet": _rows}
+    read = readers.get(Path(path).suffix.lower())
+    if read is None:
+        raise UserError(f"{path}: queries come as {', '.join(sorted(readers))}")
+    adapter = pydantic.TypeAdapter(Query)
+    found = []
+    for place, given in read(path):
+        if isinstance(given.get("id"), int):
+            given["id"] = str(given["id"])
+        try:
+            query = adapter.validate_python({"k": k, "where": where, "mode": mode, **given})
+            check(query)
+        except pydantic.ValidationError as error:
+            raise UserError(f"{path}, {place}: " + "; ".join(_told(e, Query) for e in error.errors())) from error
+        except UserError as error:
+            raise UserError(f"{path}, {place}: {error}") from error
+        found.append(query)
+    if not found:
+        raise UserError(f"{path} holds no queries")
+    return found
+
+
+def _yaml_queries(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     given = read_yaml(path, "queries")
-    if not isinstance(given, list) or not given or not all(isinstance(query, dict) for query in given):
+    if not isinstance(given, list) or not all(isinstance(query, dict) for query in given):
         raise UserError(f"{path} must be a list of queries such as {{text: mini golf}}; see conf/queries_loc.yaml")
+    yield from ((f"query {number}", query) for number, query in enumerate(given, 1))
+
+
+def _json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        return pydantic.TypeAdapter(list[Query]).validate_python([{"k": k, "where": where, **query} for query in given])
-    except pydantic.ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(_told(e, Query) for e in error.errors())) from error
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    given = json.loads(line)
+                    if not isinstance(given, str | dict):
+                        raise UserError(f'{path}, line {number}: a query is {{"text": "mini golf"}}, or "mini golf"')
+                    yield f"line {number}", {"text": given} if isinstance(given, str) else given
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the queries {path}: {getattr(error, 'strerror', None) or error}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: not valid JSON: {error.msg} at column {error.colno}") from error
+
+
+def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with pq.ParquetFile(path) as rows:
+            names = rows.schema_arrow.names
+            if not {"text", "image"} & set(names):
+                raise UserError(f"{path} has no column text and none named image, but {', '.join(names)}")
+            given = (row for batch in rows.iter_batches() for row in batch.to_pylist())
+            for number, row in enumerate(given, 1):
+                yield f"row {number}", {name: value for name, value in row.items() if value is not None}
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read the queries {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Settings:

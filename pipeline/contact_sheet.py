@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import imaging, page
 from pipeline.builds import Build
 from pipeline.photo import Hit
-from pipeline.search import Answer, Picture, in_words
+from pipeline.search import Answer, Picture, hits, in_words
 
 THUMBNAIL = 480  # pixels, long edge: shown at about 320, and sharp on finer screens
 STYLE = """
@@ -47,17 +47,23 @@ h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: prett
 """
 
 
-def render(build: Build, answers: Sequence[Answer]) -> str:
-    """The contact sheet of one or more queries: a whole HTML document. Raises BadImage for a damaged stored picture."""
-    thumbnails = _thumbnails(build, answers)
+def render(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
+    """The contact sheet of one or more queries: a whole HTML document; `builds` are those that were searched.
+
+    Raises BadImage for a damaged stored picture.
+    """
+    thumbnails = _thumbnails(builds[0], answers)
     row_ids = {hit.row_id for answer in answers for hit in answer.hits}
     granularity = {
-        row_id: facts["date_granularity"] for row_id, facts in build.facts(row_ids, ["date_granularity"]).items()
+        row_id: facts["date_granularity"]
+        for build in reversed(builds)
+        for row_id, facts in build.facts(row_ids, ["date_granularity"]).items()
     }
     sections = []
     for number, answer in enumerate(answers, 1):
-        hits = "".join(_hit(hit, thumbnails[hit.row_id], granularity[hit.row_id]) for hit in answer.hits)
-        body = f'<ol class="hits">{hits}</ol>' if hits else '<p class="none">No photo answers this query.</p>'
+        shown = [(hit, thumbnails[hit.row_id], granularity[hit.row_id]) for hit in answer.hits]
+        items = "".join(_hit(*one, answer.score()) for one in shown)
+        body = f'<ol class="hits">{items}</ol>' if items else '<p class="none">No photo answers this query.</p>'
         sections.append(
             f'<section aria-labelledby="q{number}"><header><h2 id="q{number}">{_formula(answer, thumbnails)}</h2>'
             f"{_among(answer)}</header>{body}</section>"
@@ -65,7 +71,7 @@ def render(build: Build, answers: Sequence[Answer]) -> str:
     title = in_words(answers[0]) if len(answers) == 1 else f"{len(answers)} queries"
     return (
         f"{page.head(title, STYLE)}"
-        f"{_masthead(build)}{_contents(answers)}<main>{''.join(sections)}</main>{_footer(build, answers)}"
+        f"{_masthead(builds[0])}{_contents(answers)}<main>{''.join(sections)}</main>{_footer(builds, answers)}"
         "</body></html>\n"
     )
 
@@ -116,7 +122,7 @@ def _among(answer: Answer) -> str:
     return f'<p class="among">among photos where <code>{escape(answer.query.where)}</code></p>'
 
 
-def _hit(hit: Hit, thumbnail: str, granularity: str | None) -> str:
+def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
     title = escape(hit.title or hit.photo_id)
     alt = hit.title or hit.photo_id
     caption = ""
@@ -134,7 +140,8 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None) -> str:
     rights = page.link(hit.license_url, escape(licence))
     return (
         f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
-        f'<p class="place"><span>{hit.rank}</span><span title="cosine with the query">{hit.score:.3f}</span></p>'
+        f'<p class="place"><span>{hit.rank}</span><span>{hits.copies(hit)}</span>'
+        f'<span title="{score}">{hits.score(hit)}</span></p>'
         f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
     )
@@ -155,16 +162,24 @@ def _date(date: str, granularity: str | None) -> str:
     return f"about {shown}" if granularity == "circa" else shown
 
 
-def _footer(build: Build, answers: Sequence[Answer]) -> str:
-    card: dict[str, Any] = build.card
-    model = " / ".join(filter(None, (card["identity"].get("model"), card["identity"].get("pretrained"))))
-    hits = [hit for answer in answers for hit in answer.hits]
+def _footer(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
+    cards: list[dict[str, Any]] = [build.card for build in builds]
+    models = [" / ".join(filter(None, (c["identity"].get("model"), c["identity"].get("pretrained")))) for c in cards]
+    shown = [hit for answer in answers for hit in answer.hits]
+    meaning = {
+        "cosine with the query": f"the cosine of picture and query in the space of {models[0]}",
+        "BM25": "how well its words answer those of the query (BM25)",
+        "reciprocal rank fusion": "the sum of 1 / (60 + rank) over the rankings that found it: by words, or by vectors "
+        f"in the space of {', '.join(models)}",
+    }
+    said = "; or ".join(meaning[score] for score in dict.fromkeys(answer.score() for answer in answers))
+    searched = "; ".join(f"{card['rows']:,} pictures, index build {card['build']}" for card in cards)
     notes = [
-        f"The number beside a rank is the cosine of picture and query in the space of {model}: it compares the hits "
-        f"of one query, not those of different ones. Searched: {card['rows']:,} pictures, index build {card['build']}."
+        f"The number beside a rank is {said}: it compares the hits of one query, not those of different ones. "
+        f"Searched: {searched}."
     ]
-    if any(hit.caption and not hit.caption_by for hit in hits):
+    if any(hit.caption and not hit.caption_by for hit in shown):
         notes.append("The captions in italics were written by a machine and checked by nobody.")
-    if any(hit.photo_id.startswith("flickr:") for hit in hits):
+    if any(hit.photo_id.startswith("flickr:") for hit in shown):
         notes.append(page.FLICKR_NOTICE)
     return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"

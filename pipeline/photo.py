@@ -1,5 +1,6 @@
 """The nouns: a photo as its source tells it, its rights, and a hit of a search. No I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -86,7 +87,11 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer of a search; score is the cosine with the query."""
+    """One answer of a search.
+
+    `score` is the cosine with the query; BM25 where words alone were searched. Where rankings were fused, it is what
+    reciprocal rank fusion gives, and `ranks` says at which rank which of them found the photo.
+    """
 
     rank: int
     score: float
@@ -102,3 +107,5 @@ class Hit:
     license_url: str | None
     owner: str | None
     page_url: str | None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    copies: int | None = None  # exact and near ones that this hit stands for; None where they were not collapsed

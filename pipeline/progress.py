@@ -1,8 +1,11 @@
 """What a run says while it works: a live line on a terminal, plain lines elsewhere; always on standard error."""
 
+import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -11,6 +14,26 @@ from rich.text import Text
 from pipeline.work import Failure, Receipt
 
 PLAIN_EVERY_S = 5.0  # between plain lines of one stage
+LIVE_EVERY_S = 0.2  # between looks of a live line
+
+Item = TypeVar("Item")
+
+
+def counted(items: Iterable[Item], total: int, what: str, console: Console) -> Iterator[Item]:
+    """The items as they come, their number said meanwhile: "2,048 of 100,000 queries"."""
+    live = Live(Text(""), console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+    every = LIVE_EVERY_S if live else PLAIN_EVERY_S
+    said = time.monotonic()
+    with live or contextlib.nullcontext():
+        for number, item in enumerate(items, 1):
+            if time.monotonic() - said >= every:
+                said = time.monotonic()
+                line = f"{number:,} of {total:,} {what}"
+                if live:
+                    live.update(Text(line), refresh=True)
+                else:
+                    console.print(line, highlight=False)
+            yield item
 
 
 class Progress:

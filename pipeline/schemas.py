@@ -95,6 +95,26 @@ CHANGES = pa.schema(
     ]
 )
 
+HASHES = pa.schema(
+    [
+        *KEY,
+        ("hash", pa.binary(8)),  # phash.phash of the upright picture, null with a `problem` where there is none
+        ("problem", pa.string()),
+    ]
+)
+
+# One row a photo and tier: see docs/tables.md. Not a table of the archive, but a report on one index build.
+DUPLICATES = pa.schema(
+    [
+        *KEY,
+        ("tier", pa.string()),  # exact | near | similar
+        ("group", pa.string()),  # photo_id of the group's representative
+        ("representative", pa.bool_()),
+        ("distance", pa.int32()),  # bits between its hash and the representative's
+        ("cosine", pa.float32()),  # of its vector with the representative's
+    ]
+)
+
 FORGOTTEN = pa.schema([*KEY, ("forgotten_at", MOMENT), ("reason", pa.string())])
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -14,10 +15,12 @@ from rich.text import Text
 
 from pipeline import storage
 from pipeline.archive import Archive
+from pipeline.duplicates import Found
 from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.search import Answer, in_words
+from pipeline.search.hits import copies, score
 from pipeline.upkeep.forget import Removed
 from pipeline.upkeep.inspection import count
 
@@ -27,12 +30,16 @@ if TYPE_CHECKING:  # loading it takes torch, which a search by photo id or a sta
 
 WATCH_S = 5.0  # between looks
 CREDITS = 5  # shown of many
+GROUPS = 3  # of duplicates shown, of each tier
+COPIES = 4  # shown of a group
+SAMPLED = 1000  # rows of duplicates looked at for that
 
 
 def summary(done: "Summary", archive: str, steps: Sequence[str]) -> RenderableType:
     """What a run did, what failed and why, and what to do about it."""
     progress = done.progress
-    lines = [f"{archive}: {worked(done)}, in {progress.seconds():.0f} s"]
+    said = "" if set(steps) == {"index"} else f"{worked(done)}, "
+    lines = [f"{archive}: {said}in {progress.seconds():.0f} s"]
     lines += [f"  listing of {note}" for note in progress.notes]
     for source, counts in progress.changed.items():
         lines.append(f"  {source}: " + (", ".join(f"{n:,} {what}" for what, n in counts.items()) or "nothing changed"))
@@ -213,23 +220,49 @@ def hits(answer: Answer) -> RenderableType:
     head = Text(in_words(answer), style="bold")
     if not answer.hits:
         return Group(head, Text("  no photo answers this\n"))
+    head.append(f"  by {answer.score()}", style="not bold dim")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     table.add_column(overflow="fold")
     for hit in answer.hits:
         known = Text(hit.title or hit.photo_id)
+        if hit.copies:
+            known.append(f"  {copies(hit)}", style="dim")
         if hit.caption:
             known.append(f"\n{hit.caption}", style="italic").append(
                 f"  caption by {hit.caption_by or 'a machine'}", style="dim"
             )
         rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else None)
-        facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id)
+        ranks = ", ".join(f"{name} {rank}" for name, rank in hit.ranks.items())
+        facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id, ranks)
         known.append("\n" + " · ".join(filter(None, facts)), style="dim")
         if hit.page_url:
             known.append(f"\n{hit.page_url}", style="dim")
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", known)
+        table.add_row(str(hit.rank), score(hit), known)
     return Group(head, table, Text(""))
+
+
+def duplicates(said: Mapping[str, Any], found: Found) -> RenderableType:
+    """What `tintype duplicates` found, tier by tier, with the first groups of each."""
+    hashed = f", {said['hashed']:,} with a perceptual hash" if said["hashed"] < said["photos"] else ""
+    why = ", ".join(f"{number:,} {problem}" for problem, number in said["problems"].items())
+    lines = [f"{said['archive']}: {count(said['photos'], 'photo')}{hashed}{f' ({why})' if why else ''}"]
+    for tier, counts in said["tiers"].items():
+        lines.append(
+            f"  {tier:<8}{count(counts['groups'], 'group')} of {count(counts['photos'], 'photo')}, "
+            f"{counts['distinct']:,} left if each counts once"
+        )
+        rows = found.rows.filter(pc.equal(found.rows["tier"], tier)).select(["group", "photo_id"])
+        shown = itertools.groupby(rows.slice(0, SAMPLED).to_pylist(), key=lambda row: row["group"])
+        for group, members in itertools.islice(shown, GROUPS):
+            others = [row["photo_id"] for row in members if row["photo_id"] != group]
+            more = " …" if len(others) > COPIES else ""
+            lines.append(f"    {group} and {', '.join(others[:COPIES])}{more}")
+        if counts["groups"] > GROUPS:
+            lines.append(f"    and {counts['groups'] - GROUPS:,} more")
+    lines.append(f"  all of them are in {said['report']}; --html FILE shows them")
+    return Text("\n".join(lines))
 
 
 def exported(said: Mapping[str, Any]) -> RenderableType:

@@ -95,6 +95,11 @@ def test_from_list_to_search(conf: Path, tmp_path: Path, capsys: pytest.CaptureF
     }  # fmt: skip
     assert set(first["license"]) == {"id", "name", "url"}
 
+    assert main(["search", str(conf), "a red sailboat", "--hybrid", "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)["hits"]
+    assert {name for hit in both for name in hit["ranks"]} == {"tiny", "words"}
+    assert "sailboat" in both[0]["title"].lower()
+
     sheet = tmp_path / "sheet.html"
     asked = ["--image", first["photo_id"], "--plus", "blue", "--minus", "red", "--where", "license_id = '7'"]
     assert main(["search", str(conf), *asked, "--html", str(sheet)]) == 0

@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 
 def sheet(build: Build, *queries: Query) -> Page:
-    return Page(contact_sheet.render(build, search.search_many(build, queries, Embedder)))
+    return Page(contact_sheet.render([build], search.search_many(build, queries, Embedder)))
 
 
 def built(tmp_path: Path, photos: Sequence[dict[str, Any]], captions: bool = True) -> Build:

@@ -1,6 +1,7 @@
 """Searching one build: exact, with arithmetic, filters that reach nothing else, forgotten photos, the JSON contract."""
 
 import http.server
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from rich.console import Console, RenderableType
 
 from pipeline import builds, search, storage
 from pipeline.archive import Archive
@@ -43,6 +45,12 @@ class Embedder:
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         return small.unit([np.random.default_rng(list(text.encode())).standard_normal(small.DIM) for text in texts])
+
+
+def shown(printed: RenderableType) -> str:
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(printed)
+    return console.export_text()
 
 
 def no_model() -> Embedder:
@@ -161,7 +169,7 @@ def test_a_picture_from_the_web(
     assert found(build, Query(image=f"{web}/red.jpg")) == nearest(expected, vectors, 6)
     with pytest.raises(UserError, match=r"cannot get the picture .*404"):
         search.search(build, Query(image=f"{web}/gone.jpg"), Embedder)
-    monkeypatch.setattr(search, "MAX_PICTURE_BYTES", 100)
+    monkeypatch.setattr(search.vectors, "MAX_PICTURE_BYTES", 100)
     with pytest.raises(UserError, match="larger than"):
         search.search(build, Query(image=f"{web}/red.jpg"), Embedder)
     with pytest.raises(UserError, match="cannot get the picture"):
@@ -306,7 +314,7 @@ def test_open_says_what_is_missing(tmp_path: Path) -> None:
         if damage is not None:
             path.write_bytes(damage)
         with pytest.raises(UserError, match="is damaged"):
-            builds.open_build(archive.url, "tiny")
+            builds.open_build(archive.url, "tiny").nearest(np.zeros((1, small.DIM), np.float32), 1)
 
 
 def test_readers_keep_their_build_while_current_moves_on(tmp_path: Path) -> None:
@@ -330,7 +338,7 @@ def test_a_remote_build_is_read_from_the_cache(place: str, tmp_path: Path, monke
         build = builds.open_build(place)
         assert found(build, Query("a boat", where="photo_id <> 'x'")) == nearest(words("a boat"), vectors, 6)
     copies = sorted(path.name for path in (tmp_path / "cache").rglob("[!.]*") if path.is_file())  # but for locks
-    assert copies == ([] if storage.is_local(place) else ["index.faiss", "photos.parquet"])
+    assert copies == ([] if storage.is_local(place) else ["index.faiss", "photos.parquet", "words.sqlite"])
 
 
 def test_a_path_with_a_quote(tmp_path: Path) -> None:
@@ -341,9 +349,9 @@ def test_a_path_with_a_quote(tmp_path: Path) -> None:
 
 def test_json_is_the_documented_contract(build: Build) -> None:
     answer = search.search(build, Query("a boat", k=2, where="true"), Embedder)
-    told = json.loads(json.dumps(search.hits_json(build, answer)))
+    told = json.loads(json.dumps(search.hits_json([build], answer)))
     assert told.keys() == {"query", "index", "hits"}
-    assert told["query"] == {"text": "a boat", "where": "true", "scale": 1.0, "k": 2}
+    assert told["query"] == {"text": "a boat", "where": "true", "scale": 1.0, "k": 2, "mode": "vector"}
     assert told["index"]["build"] == build.card["build"]
     first = told["hits"][0]
     assert list(first) == [

@@ -60,7 +60,7 @@ def show(folder: str, out: Console, err: Console) -> int:
     for answer in answers:
         out.print(terminal.hits(answer), highlight=False)
     sheet = archive.parent / "demo.html"
-    sheet.write_text(contact_sheet.render(build, answers), encoding="utf-8")
+    sheet.write_text(contact_sheet.render([build], answers), encoding="utf-8")
     out.print(f"The contact sheet of these searches: {sheet}", highlight=False)
     out.print(f'Search it yourself: tintype search {folder} "a green windmill in the snow"', highlight=False)
     return done.exit_status(0.01)

@@ -31,8 +31,9 @@ def gathered(
     vectors: np.ndarray, row_ids: np.ndarray, queries: np.ndarray, k: int, among: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest within `among`, int64[r], ascending: only their vectors are read, float32 or float16[m, dim]."""
-    among = np.intersect1d(among, row_ids, assume_unique=True)
-    places = np.searchsorted(row_ids, among)
+    places = np.minimum(np.searchsorted(row_ids, among), max(len(row_ids) - 1, 0))
+    there = row_ids[places] == among if len(row_ids) else np.zeros(len(among), bool)
+    among, places = among[there], places[there]
     scores, found = best(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), k)
     for first in range(0, len(among), BLOCK):
         here = slice(first, first + BLOCK)

@@ -43,13 +43,18 @@ def train(factory: str, sample: np.ndarray) -> "faiss.Index":
     index = empty(factory, sample.shape[1])
     ivf = faiss.try_extract_index_ivf(index)
     if ivf:
+        ivf = faiss.downcast_index(ivf)  # else it shows what all kinds of lists have in common alone
         ivf.cp.niter, ivf.cp.seed = TRAIN_ITERATIONS, SEED
         # The sample is as large as it should be already.
         ivf.cp.min_points_per_centroid, ivf.cp.max_points_per_centroid = 1, len(sample)
         if hasattr(ivf, "pq"):
             ivf.pq.cp.niter, ivf.pq.cp.max_points_per_centroid = CODE_ITERATIONS, CODE_SAMPLE
-        if faiss.get_num_gpus():
-            ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(sample.shape[1]))
+            ivf.pq.cp.min_points_per_centroid = 1
+        if hasattr(ivf, "do_polysemous_training"):
+            # Codes ordered so that they could be compared bit by bit, which nobody does here: seconds a byte.
+            ivf.do_polysemous_training = False
+        clustering = on_gpus(faiss.IndexFlatIP(sample.shape[1]))  # held here: the index does not keep it alive
+        ivf.clustering_index = clustering
     index.train(sample)
     if ivf:
         ivf.clustering_index = None
@@ -74,7 +79,7 @@ def encode(trained: Path, row_ids: np.ndarray, vectors: np.ndarray, path: Path) 
 
     with one_thread():
         index = faiss.read_index(str(trained))
-        coarse = _on_gpu(index.quantizer)
+        coarse = on_gpus(index.quantizer)
         for first in range(0, len(row_ids), ADDED):
             rows = np.ascontiguousarray(vectors[first : first + ADDED])
             _, lists = coarse.search(rows, 1)
@@ -85,10 +90,11 @@ def encode(trained: Path, row_ids: np.ndarray, vectors: np.ndarray, path: Path) 
     write(index, path)
 
 
-def _on_gpu(quantizer: "faiss.Index") -> "faiss.Index":
+def on_gpus(index: "faiss.Index") -> "faiss.Index":
+    """A copy of an exact index on all GPUs; itself where there are none."""
     import faiss
 
-    return faiss.index_cpu_to_all_gpus(quantizer) if faiss.get_num_gpus() else quantizer
+    return faiss.index_cpu_to_all_gpus(index) if faiss.get_num_gpus() else index
 
 
 @contextmanager
@@ -115,6 +121,7 @@ def merge(trained: Path, blocks: Sequence[Path], path: Path) -> int:
     parts = [faiss.read_index(str(block), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY) for block in blocks]
     held = [faiss.downcast_InvertedLists(part.invlists) for part in parts]
     sizes = np.array([[lists.list_size(i) for i in range(index.nlist)] for lists in held], np.uint64)
+    sizes = sizes.reshape(len(held), index.nlist)  # also where there are no blocks
     index.ntotal = sum(part.ntotal for part in parts)
     head, lists_at = faiss.serialize_index(index).tobytes(), _empty_lists(index)
     assert head.endswith(lists_at), "FAISS writes inverted lists otherwise than it did"
@@ -169,8 +176,10 @@ def emptied(path: Path) -> "faiss.Index":
     """What an index with lists was before it was filled: its training."""
     import faiss
 
-    index = faiss.read_index(str(path), faiss.IO_FLAG_SKIP_IVF_DATA)
-    index.replace_invlists(faiss.ArrayInvertedLists(index.nlist, index.code_size), True)
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)  # no list is touched
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    lists.this.disown()  # the index deletes them
+    index.replace_invlists(lists, True)
     index.ntotal = 0
     return index
 

@@ -1,6 +1,6 @@
 """How much of the truth an index finds, against numpy over vectors that it was not handed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,21 +75,27 @@ def without(truth: Truth, gone: np.ndarray) -> Truth:
 
 
 def recall(
-    truth: Truth, found: np.ndarray, names: Mapping[int, str], cosine: Callable[[int, int], float]
+    truth: Truth,
+    found: np.ndarray,
+    names: Mapping[int, str],
+    cosine: Callable[[int, int], float],
+    at: Sequence[int] = AT,
 ) -> dict[str, dict[str, float]]:
-    """By kind of query, the mean share of the k nearest that were found; a row as near as the k-th is as good as it.
+    """By kind of query, the mean share of the k nearest that were found, for each k of `at`.
+
+    A row as near as the k-th is as good as it.
 
     Args:
         found: row ids, int64[n, m], best first, -1 where there are none
         names: photo ids of rows found; one that is not the photo's whose vector was nearest is not right
         cosine: of a query (its number) and a row, from the vectors' table: asked only for what is tied with the last
     """
-    right = np.zeros((len(found), len(AT)))
+    right = np.zeros((len(found), len(at)))
     available = np.isfinite(truth.scores).sum(axis=1)
     for query, row_ids in enumerate(found):
         known = dict(zip(truth.row_ids[query].tolist(), truth.scores[query].tolist(), strict=True))
         hits = [row_id for row_id in row_ids.tolist() if row_id >= 0 and row_id != truth.own[query]]
-        for place, k in enumerate(AT):
+        for place, k in enumerate(at):
             if (wanted := min(k, int(available[query]))) == 0:
                 continue
             last = float(truth.scores[query, wanted - 1]) - TIE
@@ -103,7 +109,7 @@ def recall(
     measured = {}
     for kind in (ROWS, TEXTS):
         if (here := (truth.kinds == kind) & (available > 0)).any():
-            shares = {f"recall@{k}": round(float(right[here, place].mean()), 4) for place, k in enumerate(AT)}
+            shares = {f"recall@{k}": round(float(right[here, place].mean()), 4) for place, k in enumerate(at)}
             measured[kind] = shares | {"queries": int(here.sum())}
     return measured
 

@@ -30,13 +30,7 @@ def nearest(
     """The k nearest of each query over all segments: as `indexes.search`."""
     excluded = np.fromiter(without, np.int64)
     found = [
-        indexes.search(
-            segment.index,
-            queries,
-            k,
-            among=None if among is None else np.setdiff1d(among, segment.masked),
-            without=np.union1d(excluded, segment.masked),
-        )
+        indexes.search(segment.index, queries, k, among=among, without=np.concatenate([excluded, segment.masked]))
         for segment in segments
     ]
     if len(found) == 1:

@@ -3,15 +3,21 @@
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import storage
-from pipeline.models import openclip, settings, weights
+from pipeline.models import settings
 from pipeline.models.settings import ABOUT
 from pipeline.photo import UserError
+
+if TYPE_CHECKING:  # torch takes seconds to load, in vain where the weights are not here
+    from pipeline.models import openclip
 
 
 def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: str) -> None:
     """Copy a checkpoint that `weights.checkpoint` found into the archive, unless it is there."""
+    from pipeline.models import weights
+
     folder = storage.join(archive, "models", sha256)
     if storage.exists(storage.join(folder, ABOUT)):
         return
@@ -40,9 +46,11 @@ def load(
     *,
     device: str | None = None,
     precision: str = "auto",
-) -> openclip.Model:
+) -> "openclip.Model":
     """Load a model from the weights that the archive holds; `sha256` None: the random ones. Raises UserError."""
     path = None if sha256 is None else local(archive, sha256)
+    from pipeline.models import openclip
+
     return openclip.load(model, pretrained, device=device, precision=precision, path=path)
 
 

@@ -93,6 +93,14 @@ def fill(plan: Plan, folder: Path, each: Each) -> dict[str, float]:
     return {phase: round(took, 3) for phase, took in seconds.items()}
 
 
+def check(choice: Choice, dim: int) -> None:
+    """Raises UserError for a kind that neither we nor FAISS know."""
+    try:
+        making.empty(choice.factory, dim)
+    except making.UnknownKind as error:
+        raise UserError(f"index.kind: {error}; give auto, flat, ivf_flat, ivf_pq, hnsw or a factory string") from error
+
+
 def write_flat(embeddings: Table, row_ids: np.ndarray, folder: Path) -> None:
     index = making.identified(making.empty("Flat", embeddings_dim(embeddings)))
     for found in vectors(embeddings, row_ids):
@@ -110,7 +118,11 @@ def _write_custom(plan: Plan, folder: Path) -> None:
     index = making.identified(_train(plan))
     with making.rows_file(folder, len(plan.row_ids), embeddings_dim(plan.embeddings)) as keep:
         for found in vectors(plan.embeddings, plan.row_ids):
-            index.add_with_ids(found.unit, found.row_ids)
+            try:
+                index.add_with_ids(found.unit, found.row_ids)
+            except RuntimeError as error:  # its text names C++ lines
+                told = f"index.kind: FAISS cannot add to a {plan.choice.factory} part by part; choose another"
+                raise UserError(told) from error
             keep(found.row_ids, found.stored)
     making.write(index, folder / "index.faiss")
 
@@ -118,14 +130,12 @@ def _write_custom(plan: Plan, folder: Path) -> None:
 def _train(plan: Plan) -> Any:
     """An index of the plan's kind, trained on a seeded sample of its rows."""
     dim = embeddings_dim(plan.embeddings)
-    known = np.setdiff1d(plan.row_ids, plan.held_out)
+    known = plan.row_ids[~np.isin(plan.row_ids, plan.held_out, kind="sort")]
     rows = min(len(known), kinds.training_rows(len(plan.row_ids), dim, plan.memory))
     some = np.sort(np.random.default_rng(SEED).choice(known, rows, replace=False))
     sample = np.concatenate([found.unit for found in vectors(plan.embeddings, some)] or [np.empty((0, dim), "f4")])
     try:
         return making.train(plan.choice.factory, sample)
-    except making.UnknownKind as error:
-        raise UserError(f"index.kind: {error}; give auto, flat, ivf_flat, ivf_pq, hnsw or a factory string") from error
     except RuntimeError as error:  # its text names C++ lines
         reason = f"{len(sample):,} vectors are not enough to train {plan.choice.factory}"
         raise UserError(f"{reason}; choose another index.kind, or leave the choice to `auto`") from error

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 
-from pipeline import builds, indexes, rollup, storage
+from pipeline import builds, indexes, rollup, storage, words
 from pipeline.archive import Archive, versions
 from pipeline.indexes import kinds, recall
 from pipeline.indexes.kinds import Choice
@@ -29,12 +30,13 @@ from pipeline.indexes.segments import Segment
 from pipeline.photo import UserError
 from pipeline.stages import contents, measure
 from pipeline.stages.contents import Contents
-from pipeline.stages.fill import Each, Plan, fill, grow, in_threads, sweep
+from pipeline.stages.fill import Each, Plan, check, fill, grow, in_threads, sweep
 
 # A build of fewer rows is made anew in less time than anybody would notice, and is the simpler for it.
 GROWS = 50_000
 DUE = 0.2  # the share of rows added, or masked, since training, from which a rebuild is due
 DRIFT = 0.02  # of recall@10
+NOT_MADE_OF = ("of", "captions", "keep")  # settings that a build is no other for
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -113,6 +115,7 @@ def explain(archive: Archive, settings: IndexSettings) -> dict[str, Any]:
         raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
     rows, speed = _vectors(archive, of, None), kinds.memory_speed()
     chosen, why = kinds.choose(settings.kind, rows, identity["dim"], settings.memory, settings.latency, speed)
+    check(chosen, identity["dim"])
     others = kinds.options(rows, identity["dim"], settings.memory, speed)
     return {
         "of": of,
@@ -134,9 +137,9 @@ def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
 
 
 def settings_of(card: Mapping[str, Any]) -> IndexSettings:
-    """The settings that a build was made with."""
+    """The settings that a build was made with, to make the like of it; no other build is pruned for it."""
     captions = card["captions"]["table"] if card["captions"] else None
-    return IndexSettings(of=card["of"], captions=captions, **card.get("settings", {}))
+    return IndexSettings(of=card["of"], captions=captions, keep=sys.maxsize, **card.get("settings", {}))
 
 
 def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
@@ -158,7 +161,7 @@ def _made_of(archive: Archive, of: str, captions: str | None, settings: IndexSet
     return {
         "format": builds.FORMAT,
         "of": of,
-        "settings": {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in ("of", "captions")},
+        "settings": {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_MADE_OF},
         "identity": embeddings.identity(),
         "captions": {"table": captions, "identity": captioned.identity()} if captioned else None,
         "parts": {
@@ -188,6 +191,7 @@ def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, e
     clock.lap("live")
     there, dim = _vectors(archive, of, rows.row_ids), made_of["identity"]["dim"]
     choice, why = kinds.choose(settings.kind, there, dim, settings.memory, settings.latency, kinds.memory_speed())
+    check(choice, dim)
     held_out = measure.held_out(rows.row_ids)
     trained_without = held_out if len(rows.row_ids) >= measure.SPARE * len(held_out) else held_out[:0]
     digest = hashlib.sha256(json.dumps([made_of, choice.factory], sort_keys=True).encode()).hexdigest()[:16]
@@ -203,7 +207,7 @@ def _build(archive: Archive, made_of: dict[str, Any], settings: IndexSettings, e
         _write_facts(archive, rows, made_of, folder, clock)
         texts = measure.words(archive, made_of["identity"], folder / "photos.parquet")
         known, problems = measure.truth(embeddings, rows.row_ids, held_out, texts)
-        recall.write(known, folder / "truth.parquet")
+        recall.write(known, folder / builds.TRUTH)
         names = dict(zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True))
         measured = measure.measure([Segment(index)], known, embeddings, names, settings.min_recall)
         measured["recall"] |= {"why_no_texts": texts.why_not}
@@ -233,6 +237,8 @@ def _write_facts(archive: Archive, rows: Contents, made_of: Mapping[str, Any], f
     captions = made_of["captions"]["table"] if made_of["captions"] else None
     contents.write_photos(archive, rows, captions, folder / "photos.parquet")
     clock.lap("photos")
+    words.write(folder / "photos.parquet", folder / "words.sqlite")
+    clock.lap("words")
 
 
 # --- a build that grows another ---------------------------------------------------------------------------------------
@@ -261,7 +267,8 @@ def _base(archive: Archive, card: dict[str, Any], made_of: Mapping[str, Any]) ->
 
 def _keys(archive: Archive, card: Mapping[str, Any]) -> pa.Table:
     """row_id and photo_id of the rows of a build of its own."""
-    with storage.open_file(storage.join(builds.folder(archive, card["of"], card["build"]), "photos.parquet")) as file:
+    here = builds.folder(archive, card["of"], card["build"])
+    with builds.reading(here), storage.open_file(storage.join(here, "photos.parquet")) as file:
         return pq.read_table(file, columns=["row_id", "photo_id"])
 
 
@@ -271,7 +278,11 @@ def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], setti
     keys, before = _keys(archive, base), {name: _parts(base, name) for name in base["parts"]}
     rows = contents.since(archive, keys, before, _parts(made_of, embeddings.name))
     clock.lap("live")
-    below = builds.local(builds.folder(archive, of, base["build"]), base)
+    here = builds.folder(archive, of, base["build"])
+    below = builds.local(here, base)
+    with builds.reading(below):
+        under = Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked)
+        truth = recall.read(storage.brought(storage.join(here, builds.TRUTH), below))
     choice = Choice(base["kind"], "", 0, 0, math.nan)
     kind = base["kind"] if base["kind"] in (indexes.IVF_FLAT, indexes.IVF_PQ) else indexes.FLAT
     with storage.scratch_folder(builds.folder(archive, of)) as folder:
@@ -281,8 +292,8 @@ def _grow(archive: Archive, base: dict[str, Any], made_of: dict[str, Any], setti
         _write_facts(archive, rows, made_of, folder, clock)
         np.save(folder / "masked.npy", rows.masked)
         own = indexes.open_index(folder, kind, base["effort"])
-        segments = [Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked), Segment(own)]
-        known, problems = measure.grown(recall.read(below / "truth.parquet"), rows.masked, embeddings, rows.row_ids)
+        segments = [under, Segment(own)]
+        known, problems = measure.grown(truth, rows.masked, embeddings, rows.row_ids)
         names = dict(zip(keys["row_id"].to_pylist(), keys["photo_id"].to_pylist(), strict=True))
         names |= zip(rows.row_ids.tolist(), rows.keys["photo_id"].to_pylist(), strict=True)
         measured = measure.measure(segments, known, embeddings, names, settings.min_recall)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import indexes
+from pipeline import indexes, storage
 from pipeline.archive import Archive, Table
 from pipeline.indexes import recall
 from pipeline.indexes.recall import ROWS, TEXTS, Truth
@@ -20,6 +20,7 @@ from pipeline.stages.contents import vectors
 
 SEED = 0
 QUERIES = {ROWS: 1000, TEXTS: 200}
+USUAL = 10  # hits that are asked for
 TIMED = 200  # single queries
 SPARE = 10  # rows for each that is held out of training
 
@@ -45,10 +46,13 @@ def words(archive: Archive, identity: dict[str, Any], photos: Path) -> Words:
     some = np.random.default_rng(SEED).choice(titles, min(QUERIES[TEXTS], len(titles)), replace=False).tolist()
     if not {"model", "pretrained", "checkpoint_sha256"} <= identity.keys():
         return Words(None, "the vectors do not say which model made them")
+    sha256 = identity["checkpoint_sha256"]
+    if sha256 and not storage.names(storage.join(archive.url, "models", sha256)):
+        return Words(None, "the archive does not hold the model's weights; `tintype models CONF` puts them there")
     from pipeline.models import store
 
     try:
-        model = store.load(archive.url, identity["model"], identity["pretrained"], identity["checkpoint_sha256"])
+        model = store.load(archive.url, identity["model"], identity["pretrained"], sha256)
     except UserError as error:
         return Words(None, f"the model is not at hand: {error}")
     return Words(model.embed_texts(some))
@@ -102,10 +106,15 @@ def measure(
     for effort in _efforts(segments[0].index):
         for segment in segments:
             indexes.set_effort(segment.index, effort)
-        _, found = nearest(segments, known.queries, max(recall.AT) + 1)
-        measured = recall.recall(known, found, names, cosine)
+        # Each finds itself too. Asked for more, a search looks at more: recall@10 is that of asking for 10.
+        _, found = nearest(segments, known.queries, USUAL + 1)
+        measured = recall.recall(known, found, names, cosine, [k for k in recall.AT if k <= USUAL])
         if passed := all(shares["recall@10"] >= min_recall for shares in measured.values()):
             break
+    _, found = nearest(segments, known.queries, max(recall.AT) + 1)
+    for kind, shares in recall.recall(known, found, names, cosine, [k for k in recall.AT if k > USUAL]).items():
+        measured[kind].pop("queries")
+        measured[kind] |= shares
     return {
         "recall": {kind: measured.get(kind) for kind in (ROWS, TEXTS)}
         | {"seed": SEED, "min_recall": min_recall, "passed": passed},
@@ -124,6 +133,6 @@ def latency(segments: Sequence[Segment], queries: np.ndarray) -> dict[str, float
     seconds = []
     for query in queries[:TIMED]:
         start = perf_counter()
-        nearest(segments, query[None], 10)
+        nearest(segments, query[None], USUAL)
         seconds.append(perf_counter() - start)
     return {f"p{share}": round(1e3 * float(np.percentile(seconds, share)), 3) for share in (50, 99) if seconds}

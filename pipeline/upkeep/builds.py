@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from pipeline import builds, schemas, storage
 from pipeline import indexes as faiss_indexes
 from pipeline.models.settings import ABOUT
+from pipeline.photo import UserError
 from pipeline.upkeep.inspection import KEYS, Inspection, Unreadable, count, opened, reading, row_groups
 
-CARD = {"build", "bytes", "here", "effort", "base", "of", "identity", "captions", "parts"}  # what is read of a card
 NEAR = 1e-6  # that numbers of a vector may differ from those indexed: float32 sums taken in another order do
 
 
@@ -94,13 +94,13 @@ def indexes(seen: Inspection, identities: Mapping[str, Mapping[str, Any]]) -> No
         names = [build for build in storage.names(builds.folder(seen.archive, of)) if build != "CURRENT"]
         try:
             card = builds.current(seen.archive, of)
-        except ValueError:
+        except UserError:
             card = {}
         if card is None and storage.exists(storage.join(builds.folder(seen.archive, of), "CURRENT")):
             seen.problem(name, None, "CURRENT names a build that is not there, or not whole", "`tintype index CONF`")
         elif card is None:
             seen.note(name, "no build in use: `tintype index CONF`")
-        elif not card.keys() >= CARD:
+        elif not card.keys() >= builds.CARD:
             build = storage.read(storage.join(builds.folder(seen.archive, of), "CURRENT")).decode(errors="replace")
             seen.problem(name, None, "the card of the build in use is damaged", _build_anew(name, build))
         else:
@@ -120,8 +120,8 @@ def _chain(seen: Inspection, name: str, card: dict[str, Any]) -> list[dict[str, 
     """The card of the build in use, after that of the build it was grown from, if it was."""
     if not card["base"]:
         return [card]
-    base = builds.card_of(seen.archive, card["of"], card["base"])
-    if base is None or not base.keys() >= CARD:
+    base = builds.whole_card(seen.archive, card["of"], card["base"])
+    if base is None:
         seen.problem(
             name, None, f"{card['base']}, which the build in use grew from, is not whole", "`tintype index CONF`"
         )

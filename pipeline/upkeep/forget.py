@@ -230,11 +230,12 @@ def prune(archive: Archive, of: str) -> None:
 
     So are those without a card: a run was killed at them, unless they are new.
     """
-    current = builds.current(archive, of)
-    in_use = {current["build"], current.get("base")} if current else set()
-    for name in builds.all_of(archive, of):
-        card = builds.card_of(archive, of, name)
-        if name in in_use:  # what it stands on holds none of them, or it would not be grown from
+    cards = {name: builds.whole_card(archive, of, name) for name in builds.all_of(archive, of)}
+    spared = {(builds.current(archive, of) or {}).get("build")}
+    # What others stand on holds none of them, or they would not be grown from it.
+    spared |= {card.get("base") for name, card in cards.items() if card and (name in spared or _knows(archive, card))}
+    for name, card in cards.items():
+        if name in spared:
             continue
         if not _knows(archive, card) if card else builds.made_at(name) < datetime.now(UTC) - ORPHAN:
             builds.remove(archive, of, name)

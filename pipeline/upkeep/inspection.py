@@ -66,18 +66,20 @@ class Inspection:
         self.notes.append({"table": table, "note": note})
 
     def derived(self) -> list[str]:
-        """Names of the tables that annotating fills."""
+        """Names of the tables that are made of images."""
         return [name for name in self.parts if "/" in name]
 
     def remedy(self, name: str, part: int) -> str:
         """How a part is made good whose rows are wrong or lost."""
         file = part_name(name, part)
-        made_of_it = [part_name(table, part) for table in self.derived() if part in self.parts[table]]
+        tables = [table for table in self.derived() if part in self.parts[table]]
+        made_of_it = [part_name(table, part) for table in tables]
+        again = dict.fromkeys(["`tintype annotate CONF`", *map(maker, tables)])
         if name == "photos":
             return f"restore {file} from a backup: row ids count on it, so it cannot be made anew"
         if name == "images":
             return (
-                f"delete {', '.join([file, *made_of_it])}, then `tintype fetch CONF` and `tintype annotate CONF`; or "
+                f"delete {', '.join([file, *made_of_it])}, then `tintype fetch CONF` and {' and '.join(again)}; or "
                 "restore it from a backup, if its source may show less than it did"
             )
         if name == "changes":
@@ -87,7 +89,12 @@ class Inspection:
             )
         if name == "forgotten":
             return f"restore {file} from a backup; without one delete it, and forget its photos again"
-        return f"delete {file}, then `tintype annotate CONF`"
+        return f"delete {file}, then {maker(name)}"
+
+
+def maker(table: str) -> str:
+    """The command that makes the missing parts of a derived table."""
+    return "`tintype duplicates CONF`" if table.startswith("hashes/") else "`tintype annotate CONF`"
 
 
 def part_name(table: str, part: int) -> str:

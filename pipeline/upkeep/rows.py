@@ -84,6 +84,11 @@ def captions(rows: pa.Table, model: str | None) -> Iterator[Fault]:
     yield from _where(said, other.to_numpy(), "a caption by another model than its table.json names")
 
 
+def hashes(rows: pa.Table) -> Iterator[Fault]:
+    """Rows of hashes with neither hash nor problem, or both."""
+    yield from _either(rows, "hash")
+
+
 def changes(rows: pa.Table) -> Iterator[Fault]:
     """Changes of a field that there is not."""
     fields = [*schemas.PHOTOS.names, "license", "visible", "caption"]

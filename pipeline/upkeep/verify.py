@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schemas
+from pipeline import phash, schemas
 from pipeline.archive import Archive
 from pipeline.imaging import Checker, cpus
+from pipeline.stages.hash import TABLE as HASHES
 from pipeline.upkeep import builds, rows
-from pipeline.upkeep.inspection import Inspection, Part, Report, count, part_name, read_part
+from pipeline.upkeep.inspection import Inspection, Part, Report, count, maker, part_name, read_part
 from pipeline.upkeep.rows import Fault
 
 
@@ -33,7 +34,7 @@ def verify(archive: Archive, report: Report = lambda stage, receipt: None) -> di
     found = {name: archive.table(name).parts() for name in reversed(order)}
     seen.parts = {name: found[name] for name in order}
     _log(seen)
-    identities = {name: builds.identity(seen, name) for name in seen.derived()}
+    identities = {name: _identity(seen, name) for name in seen.derived()}
     with Checker() as checker, ThreadPoolExecutor(cpus()) as pool:
         for part in _numbers(seen):
             _aligned(seen, part, identities, checker, pool)
@@ -43,6 +44,21 @@ def verify(archive: Archive, report: Report = lambda stage, receipt: None) -> di
     builds.weights(seen, identities)
     counts = {key: seen.counts[key] for key in ("parts", "rows", "pictures")}
     return {"archive": archive.url, **counts, "problems": seen.problems, "notes": seen.notes}
+
+
+def _identity(seen: Inspection, name: str) -> dict[str, Any]:
+    """What a derived table was made with; {} where it does not say, or says what cannot be, which is entered."""
+    if name != HASHES:
+        return builds.identity(seen, name)
+    try:
+        found = seen.archive.table(name).identity()
+    except ValueError:
+        found = None
+    if found != phash.IDENTITY and seen.parts[name]:
+        told = "its table.json is missing, damaged, or of hashes that this release does not make"
+        seen.problem(name, None, told, f"delete the folder {name}, then {maker(name)}")
+        return {}
+    return found or {}
 
 
 def _log(seen: Inspection) -> None:
@@ -104,18 +120,21 @@ def _aligned(
 def _derived(
     seen: Inspection, name: str, part: int, identity: dict[str, Any], asked: Part | None, had: Part | None
 ) -> None:
-    """One part of embeddings or captions, beside the rows asked for and the images that it was made of."""
+    """One part of embeddings, captions or hashes, beside the rows asked for and the images that it was made of."""
     if "images" not in seen.parts or part not in seen.parts["images"]:
         told = f"there is no part {part} of images, of which it was made"
-        again = f"delete {part_name(name, part)}, then `tintype fetch CONF` and `tintype annotate CONF`"
+        again = f"delete {part_name(name, part)}, then `tintype fetch CONF` and {maker(name)}"
         seen.problem(name, part, told, f"restore {part_name('images', part)} from a backup; or {again}")
-    is_captions = name.startswith("captions/")
-    schema = schemas.CAPTIONS if is_captions else schemas.embeddings(identity["dim"]) if identity else None
+    kind = name.partition("/")[0]
+    fixed_schema = {"captions": schemas.CAPTIONS, "hashes": schemas.HASHES}.get(kind)
+    schema = fixed_schema or (schemas.embeddings(identity["dim"]) if identity else None)
 
     def faults(group: pa.Table) -> Iterator[Fault]:
         yield from rows.held(name, group, seen.forgotten)
-        if identity:
-            yield from rows.captions(group, identity.get("model")) if is_captions else rows.vectors(group)
+        if kind == "hashes":
+            yield from rows.hashes(group)
+        elif identity:
+            yield from rows.captions(group, identity.get("model")) if kind == "captions" else rows.vectors(group)
 
     read = read_part(seen, name, part, schema, faults)
     if read:
@@ -148,11 +167,11 @@ def _pending(seen: Inspection) -> None:
     """Note what is still to be made."""
     photos = seen.parts.get("photos", [])
     images = seen.parts.get("images", [])
-    todo = [("images", photos, images, "fetch")] if photos else []
-    todo += [(name, images, seen.parts[name], "annotate") for name in seen.derived()]
+    todo = [("images", photos, images, "`tintype fetch CONF`")] if photos else []
+    todo += [(name, images, seen.parts[name], maker(name)) for name in seen.derived()]
     for name, source, made, command in todo:
         if pending := len(set(source) - set(made)):
-            seen.note(name, f"{count(pending, 'part')} still to be made: `tintype {command} CONF`")
+            seen.note(name, f"{count(pending, 'part')} still to be made: {command}")
 
 
 def _mixtures(seen: Inspection) -> None:

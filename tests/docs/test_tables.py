@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import builds, schemas, search
+from pipeline import builds, duplicates, schemas, search
 from pipeline.archive import Archive
+from pipeline.duplicates import report
+from pipeline.hashing import hash_missing
 from pipeline.photo import REASONS
 from pipeline.search import Query
+from pipeline.search.hits import HITS
 from pipeline.stages import contents, index
 from pipeline.stages.index import IndexSettings
 from pipeline.status import status
@@ -28,9 +31,11 @@ SCHEMAS = {
     "images": schemas.IMAGES,
     "embeddings/&lt;name&gt;": schemas.embeddings(small.DIM),
     "captions/&lt;name&gt;": schemas.CAPTIONS,
+    "hashes/perceptual": schemas.HASHES,
     "changes": schemas.CHANGES,
     "forgotten": schemas.FORGOTTEN,
     "Index builds": contents.CAPTION,
+    "Duplicates": schemas.DUPLICATES,
 }
 
 
@@ -81,6 +86,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small.add_vectors(archive, part, vectors, "demo")
         small.add_captions(archive, part, "demo")
     index.build(archive, IndexSettings())
+    hash_missing(archive, lambda stage, said: None)
+    build = builds.open_build(archive.url)
+    report.keep(build, duplicates.find(build, similar=0.95))
     return folder
 
 
@@ -155,6 +163,7 @@ def test_every_reader_reads_every_table(ran: dict[str, Any]) -> None:
     assert [ran[name].num_rows for name in ("facts", "words", "numbers")] == [20, 20, 20]
     assert ran["receipt"]["table"] == "images"
     assert ran["row_ids"][0][0] == ran["first"]
+    assert ran["copies"] and all(row[0] == "exact" for row in ran["copies"])
 
 
 @pytest.mark.parametrize("title", SCHEMAS)
@@ -205,13 +214,32 @@ def test_the_json_of_rights_is_as_documented(folder: Path) -> None:
     assert all(f"`{name}`" in DOCUMENT for name in rights.COLUMNS)
 
 
+def test_the_json_of_duplicates_is_as_documented(folder: Path) -> None:
+    build = builds.open_build(str(folder / "archives" / "demo"))
+    said = json.loads(json.dumps(report.said(build, duplicates.find(build, similar=0.95))))
+    example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"distinct"' in code)
+    assert list(said) == list(example)
+    assert said["thresholds"].keys() == example["thresholds"].keys()
+    assert said["tiers"].keys() == example["tiers"].keys() == set(duplicates.TIERS)
+    assert said["tiers"]["near"].keys() == example["tiers"]["near"].keys()
+    assert all(f"`{name}`" in section("Duplicates") for name in report.FACTS)
+
+
 def test_the_json_of_search_is_as_documented(folder: Path) -> None:
     build = builds.open_build(str(folder / "archives" / "demo"))
     answer = search.search(build, Query(image="flickr:1-0", k=1), load=lambda: pytest.fail("no model is needed"))
-    said = json.loads(json.dumps(search.hits_json(build, answer)))
+    said = json.loads(json.dumps(search.hits_json([build], answer)))
     example = next(json.loads(code) for kind, code in BLOCKS if kind == "json" and '"hits"' in code)
     assert said.keys() == example.keys()
     assert said["index"].keys() == example["index"].keys()
+    assert list(said["query"]) == ["image", *list(example["query"])[1:]]
     [hit], [documented] = said["hits"], example["hits"]
     assert list(hit) == list(documented)
     assert hit["license"].keys() == documented["license"].keys()
+
+
+def test_every_column_of_the_hits_is_described() -> None:
+    described = [
+        re.findall(r"`(\w+)`", names) for names, _, meaning in rows("JSON on standard output", "column") if meaning
+    ]
+    assert [name for names in described for name in names] == HITS.names

@@ -35,7 +35,8 @@ def test_a_build_holds_index_photos_and_card(place: str) -> None:
     assert fresh
     assert builds.current(archive, "tiny") == card
     folder = builds.folder(archive, "tiny", card["build"])
-    assert storage.names(folder) == ["card.json", "index.faiss", "photos.parquet", "truth.parquet"]
+    names = ["card.json", "index.faiss", "photos.parquet", "truth.parquet", "words.sqlite"]
+    assert storage.names(folder) == names
     assert json.loads(storage.read(storage.join(folder, "card.json"))) == card
     assert (card["rows"], card["photos"], card["dim"], card["kind"]) == (60, 60, small.DIM, "flat")
     assert card["recall"]["rows"] == {"recall@1": 1.0, "recall@10": 1.0, "recall@100": 1.0, "queries": 60}

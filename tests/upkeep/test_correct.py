@@ -61,7 +61,7 @@ def test_a_correction_wins_at_once_and_in_every_build_after(
     assert caption_of(archive, "flickr:0-3") == expected
 
     answer = first_hit(archive)
-    page = contact_sheet.render(builds.open_build(archive.url), [answer])
+    page = contact_sheet.render([builds.open_build(archive.url)], [answer])
     assert "Caption written by R. Curator" in page and '<p class="caption person"' in page
     shown = tmp_path / "shown.txt"
     from rich.console import Console
