@@ -23,6 +23,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the small archives and st
 OPEN_CLIP = ("open_clip_torch==3.3.0", "transformers==4.56.2", "numpy")
 CLIP_RETRIEVAL = ("clip-retrieval==2.45.0", "setuptools<81")
 IMG2DATASET = ("img2dataset==1.47.0",)
+AUTOFAISS = ("autofaiss==2.18.0", "pyarrow<20", "faiss-cpu<1.10", "numpy<2")
 TORCH = ("torch", "torchvision", "pillow")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
