@@ -24,9 +24,10 @@ FLOORS = [
     ["placement"],
     ["cluster", "contact_sheet", "describe", "export", "progress"],
     ["config"],
+    ["console"],
     ["plan", "run", "hashing"],
     ["terminal"],
-    ["demo"],
+    ["asking", "demo"],
     ["cli", "training"],
 ]
 ONLY_IN = {

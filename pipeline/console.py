@@ -1,0 +1,24 @@
+"""What the commands of the command line share: their consoles, and the arguments that several of them take."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline import config
+
+# Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
+PLAIN_WIDTH = 240
+out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+err = Console(width=None if sys.stderr.isatty() else PLAIN_WIDTH, stderr=True)
+
+Conf = Annotated[str, typer.Argument(metavar="CONF", help="A YAML configuration; see conf/ and docs/config.md.")]
+ArchiveName = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A configuration, or an archive's path or URL.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: run.runner=local.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+
+
+def archive_url(name: str) -> str:
+    """The URL of what the user named: a configuration's archive, or the URL itself."""
+    return config.load(name).archive if name.endswith((".yaml", ".yml")) else name
