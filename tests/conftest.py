@@ -70,7 +70,10 @@ def _wait_for(url: str) -> None:
     raise TimeoutError(url)
 
 
-@pytest.fixture(params=["local", "s3", "faulty s3", "azure"])
+PLACES = ["local", "s3", "faulty s3", "azure"]
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place for an archive, on local disk and in stores: what a test does with it must be the same everywhere.
 
