@@ -81,7 +81,7 @@ class Story:
                 assert float(small.unit(vector) @ query) == pytest.approx(cosine, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq"])
+@pytest.mark.parametrize("kind", ["flat", "ivf_pq"])
 def test_every_row_id_leads_to_its_own_photo(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small.small_numbers(monkeypatch)
     story = Story(Archive.create(str(tmp_path / "archive")), kind)
