@@ -75,7 +75,9 @@ def some(truth: Truth, one_in: int) -> Truth:
 
 def without(truth: Truth, gone: np.ndarray) -> Truth:
     """The truth without some rows."""
-    scores = np.where(np.isin(truth.row_ids, gone), -np.inf, truth.scores)
+    if not len(gone):
+        return truth
+    scores = np.where(np.isin(truth.row_ids, gone, kind="sort"), -np.inf, truth.scores)
     scores, row_ids = exact.best(scores, truth.row_ids, DEPTH)
     return replace(truth, row_ids=row_ids, scores=scores)
 

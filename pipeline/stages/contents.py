@@ -68,19 +68,21 @@ def since(
     new = {part for name in before if name not in LOGS for part in _new_parts(archive, name, before[name])}
     new |= set(archive.table("images").parts()) - set(embedded)
     visible = {photo_id: facts["visible"].value for photo_id, facts in told.items() if "visible" in facts}
-    edited = base["row_id"].to_numpy()[_isin(base["photo_id"], told)]
+    edited = base["row_id"].to_numpy()[_isin(base["photo_id"], told)] if told else np.empty(0, np.int64)
     back = {photo_id for photo_id, seen in visible.items() if seen}
     parts = new.union((edited >> schemas.ROW_BITS).tolist(), _parts_of(archive, back))
     live = archive.live_keys(changes, parts) if parts else EMPTY
     row_ids = live["row_id"].to_numpy()
     touched = np.isin(row_ids >> schemas.ROW_BITS, sorted(new)) | _isin(live["photo_id"], told)
+    gone = {photo_id for photo_id, seen in visible.items() if not seen}
+    hidden = {*gone, *archive.forgotten()}
+    base = base.filter(pa.array(_isin(base["photo_id"], {*live["photo_id"].to_pylist(), *hidden})))
     # A part that is read for one photo's sake may hold older rows of others, which the base knows better.
     place = pc.fill_null(pc.index_in(live["photo_id"], value_set=base["photo_id"]), -1).to_numpy()
     held = np.where(place >= 0, base["row_id"].to_numpy()[place], -1) if base.num_rows else place
     live = live.filter(pa.array(touched & (row_ids >= held)))
     keys = _of_parts(live, embedded)
-    gone = {photo_id for photo_id, seen in visible.items() if not seen}
-    masked = _isin(base["photo_id"], {*live["photo_id"].to_pylist(), *gone, *archive.forgotten()})
+    masked = _isin(base["photo_id"], {*live["photo_id"].to_pylist(), *hidden})
     return Contents(keys, changes, live.num_rows - keys.num_rows, base["row_id"].to_numpy()[masked])
 
 

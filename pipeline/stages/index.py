@@ -37,6 +37,7 @@ from pipeline.stages.fill import Each, Plan, check, fill, grow, in_threads, swee
 # A build of fewer rows is made anew in less time than anybody would notice, and is the simpler for it.
 GROWS = 50_000
 DUE = 0.2  # the share of rows added, or masked, since training, from which a rebuild is due
+ASKED_AGAIN = 8  # one of so many of the base's queries: all of them would take longer than adding does
 DRIFT = 0.02  # of recall@10
 NOT_MADE_OF = ("of", "captions", "keep")  # settings that a build is no other for
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -303,7 +304,7 @@ def _grow(
     below = builds.local(here, base)
     with builds.reading(below):
         under = Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked)
-        truth = recall.read(storage.brought(storage.join(here, builds.TRUTH), below))
+        truth = recall.some(recall.read(storage.brought(storage.join(here, builds.TRUTH), below)), ASKED_AGAIN)
     choice = Choice(base["kind"], "", 0, 0, math.nan)
     kind = base["kind"] if base["kind"] in (indexes.IVF_FLAT, indexes.IVF_PQ) else indexes.FLAT
     with storage.scratch_folder(builds.folder(archive, of)) as folder:

@@ -22,7 +22,7 @@ from pipeline.stages.contents import read_vectors, vectors
 SEED = 0
 QUERIES = {ROWS: 1000, TEXTS: 200}
 USUAL = 10  # hits that are asked for
-TIMED = 200  # single queries
+TIMED = 100  # single queries
 TRIED = 5  # one query in so many is asked first
 NEARLY = 0.01  # recall that these may lack
 TIED = 64  # parts whose vectors are kept for what is tied
