@@ -72,7 +72,8 @@ class IndexSettings:
     memory: Annotated[int, pydantic.Field(gt=0), pydantic.BeforeValidator(_bytes)] = 4 * 10**9
     """What searching, and making, the index may take of memory: `4G`, `600M`."""
     latency: Annotated[float, pydantic.Field(gt=0)] = 20.0
-    """Milliseconds that `auto` lets exact search take for a query, on the machine that builds."""
+    """Milliseconds that `auto` lets exact search take for a query, on the machine that builds. Vectors of up to 256 MB
+    are searched exactly in any case."""
     min_recall: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.99
     """The share of the ten nearest photos that a search must find, on the average: effort is raised until it does."""
     keep: Annotated[int, pydantic.Field(ge=1)] = 2
