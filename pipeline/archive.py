@@ -6,14 +6,11 @@ records progress. Knows no models and no Ray.
 
 import functools
 import importlib.metadata
-import itertools
 import json
 import platform
 import re
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +30,6 @@ PART = re.compile(r"part-(\d{6,})\.parquet")
 # Six hits read from one row group of 130 MB cost 1.4 s, from groups of 50 rows 21 ms.
 IMAGE_GROUP_ROWS = 50
 IMAGE_GROUP_BYTES = 16 << 20
-READ_AHEAD = 8  # parts: at an object store each is a request or two
 # Of `images`, what the live view shows beside the facts.
 PICTURE = [n for n in schemas.IMAGES.names if n not in (*schemas.PHOTOS.names, "outcome", "image", "reason", "detail")]
 DERIVED = ("embeddings", "captions", "hashes")  # folders of derived tables
@@ -328,7 +324,7 @@ class Archive:
         images = self.table("images")
         columns = ["row_id", "photo_id", "outcome"]
         known = images.parts() if parts is None else sorted(parts)
-        tables = list(ahead(lambda part: images.read(part, columns), known))
+        tables = list(storage.ahead(lambda part: images.read(part, columns), known))
         if not tables:
             raise UserError(f"the archive at {self.url} holds no pictures yet; `tintype fetch CONF` gets them")
         rows = pa.concat_tables(tables).replace_schema_metadata(None)
@@ -351,16 +347,6 @@ def rows_in(row_ids: np.ndarray, part: int) -> np.ndarray:
     """Those of ascending row ids, int64[n], that are of a part."""
     first, after = np.searchsorted(row_ids, [part << schemas.ROW_BITS, (part + 1) << schemas.ROW_BITS])
     return row_ids[first:after]
-
-
-def ahead(read: Callable[[int], Any], parts: Iterable[int], threads: int = READ_AHEAD) -> Iterator[Any]:
-    """What `read` gives for each part, in their order, some of them read before they are asked for."""
-    todo = iter(parts)
-    with ThreadPoolExecutor(threads) as pool:
-        line = deque(pool.submit(read, part) for part in itertools.islice(todo, threads))
-        while line:
-            yield line.popleft().result()
-            line.extend(pool.submit(read, part) for part in itertools.islice(todo, 1))
 
 
 def _aligned(left: pa.Table, right: pa.Table) -> pa.Table:

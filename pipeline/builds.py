@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import indexes, schemas, storage, words
-from pipeline.archive import Archive, Change, ahead, gone, rows_in
+from pipeline.archive import Archive, Change, gone, rows_in
 from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
 FORMAT = 3  # 2: caption_by; 3: words.sqlite, bases, effort, truth
-ORPHAN = timedelta(hours=6)  # a build without a card that is this old is of a run that was killed
+ORPHAN = timedelta(hours=6)  # a build without a card, or a scratch file, that is this old is of a run that was killed
 ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 NAMED = re.compile(r"\d{8}T\d{12}-[0-9a-f]{4}")
@@ -220,7 +220,7 @@ class Build:
         has = np.zeros(len(row_ids), bool)
         order = np.argsort(row_ids)
         parts = np.unique(row_ids >> schemas.ROW_BITS).tolist()
-        read = ahead(lambda part: embeddings.take(part, rows_in(row_ids[order], part), ["embedding"]), parts)
+        read = storage.ahead(lambda part: embeddings.take(part, rows_in(row_ids[order], part), ["embedding"]), parts)
         for part, rows in zip(parts, read, strict=True):
             places = order[row_ids[order] >> schemas.ROW_BITS == part]
             has[places] = rows["embedding"].is_valid().to_numpy()

@@ -6,16 +6,19 @@ pointer and the caches that may change, and for exports.
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import fsspec
@@ -24,7 +27,12 @@ import pyarrow as pa
 from pipeline.photo import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a disk says that takes no more
+READ_AHEAD = 8  # at a time: at an object store each is a request or two
 STALE_S = 24 * 3600  # a scratch file this old belongs to a process that was killed
+
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -249,6 +257,16 @@ def names(url: str) -> list[str]:
     found = {re.split(r"[/\\]", entry.rstrip("/"))[-1] for entry in entries}
     found.discard(re.split(r"[/\\]", path.rstrip("/"))[-1] if entries == [path] else "")
     return sorted(name for name in found if name and not name.startswith("."))
+
+
+def ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
+    """What `read` gives for each item, in their order, some of them read before they are asked for."""
+    todo = iter(items)
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        line = deque(pool.submit(read, item) for item in itertools.islice(todo, READ_AHEAD))
+        while line:
+            yield line.popleft().result()
+            line.extend(pool.submit(read, item) for item in itertools.islice(todo, 1))
 
 
 def delete(url: str) -> None:

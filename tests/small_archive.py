@@ -16,6 +16,7 @@ from pipeline.stages import fill, index, measure
 
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
 DIM = 16
+INDEX_FILES = ("index.faiss", "vectors.npy", "row_ids.npy")  # those of any kind
 IDENTITY = {"model": "test-model", "pretrained": None, "checkpoint_sha256": "ab" * 32, "dim": DIM}
 
 

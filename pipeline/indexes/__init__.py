@@ -21,7 +21,6 @@ Effort: TypeAlias = dict[str, int]  # nprobe or efSearch, and rerank: candidates
 
 FLAT, IVF_FLAT, IVF_PQ = "flat", "ivf_flat", "ivf_pq"  # every other kind is a FAISS factory string
 EXACT_ROWS = 100_000  # of a filter, up to which it is searched exactly: a few ms
-FILES = ("index.faiss", "vectors.npy", "row_ids.npy")
 
 
 class Damaged(Exception):

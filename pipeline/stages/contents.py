@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import schemas, storage
-from pipeline.archive import Archive, Change, Table, ahead, rows_in
+from pipeline.archive import Archive, Change, Table, rows_in
 from pipeline.indexes import exact
 
 GROUP_ROWS = 20_000  # of photos.parquet: at a million rows, groups of a thousand make a footer of megabytes
@@ -94,7 +94,7 @@ def _parts_of(archive: Archive, photo_ids: Collection[str]) -> Iterator[int]:
     """Parts of `images` that hold a row of one of these photos."""
     images = archive.table("images")
     known = images.parts() if photo_ids else []
-    for part, rows in zip(known, ahead(lambda part: images.read(part, ["photo_id"]), known), strict=True):
+    for part, rows in zip(known, storage.ahead(lambda part: images.read(part, ["photo_id"]), known), strict=True):
         if _isin(rows["photo_id"], photo_ids).any():
             yield part
 
@@ -124,7 +124,7 @@ class Vectors:
 def vectors(embeddings: Table, row_ids: np.ndarray) -> Iterator[Vectors]:
     """The vectors of these rows, int64[n], ascending, part by part."""
     parts = np.unique(row_ids >> schemas.ROW_BITS).tolist()
-    yield from ahead(lambda part: read_vectors(embeddings, part, rows_in(row_ids, part)), parts)
+    yield from storage.ahead(lambda part: read_vectors(embeddings, part, rows_in(row_ids, part)), parts)
 
 
 def read_vectors(embeddings: Table, part: int, row_ids: np.ndarray) -> Vectors:
@@ -154,7 +154,7 @@ def write_photos(archive: Archive, contents: Contents, captions: str | None, pat
     # Of a base that only lost photos nothing is new: the file has its columns all the same.
     parts: Sequence[int] = contents.parts() or archive.table("images").parts()[:1]
     with pq.ParquetWriter(path, read(parts[0]).schema, compression="zstd", write_page_checksum=True) as writer:
-        for rows in ahead(read, parts):
+        for rows in storage.ahead(read, parts):
             waiting.append(rows)
             if sum(table.num_rows for table in waiting) >= GROUP_ROWS:
                 writer.write_table(pa.concat_tables(waiting))

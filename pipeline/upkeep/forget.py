@@ -25,7 +25,6 @@ from pipeline.stages.fill import sweep
 
 log = logging.getLogger(__name__)
 
-ORPHAN = timedelta(hours=6)  # a scratch file, or a build without a card, that is this old is of a run that was killed
 LOOKS = 5  # for what is left to blank
 NOWHERE = -1  # row id of a photo that the archive does not hold
 MARKS = {"outcome": "gone", "detail": "forgotten", "problem": "forgotten"}  # what a blanked row says, by column
@@ -103,7 +102,7 @@ def finish(archive: Archive) -> Removed:
     if archive.forgotten():
         blank(archive, removed)
         renew(archive, removed)
-        storage.sweep(archive.url, ORPHAN.total_seconds())
+        storage.sweep(archive.url, builds.ORPHAN.total_seconds())
         sweep(archive, older_than=timedelta(0))
     return removed
 
@@ -243,7 +242,7 @@ def prune(archive: Archive, of: str) -> None:
     for name, card in cards.items():
         if name in spared:
             continue
-        if not _knows(archive, card) if card else builds.made_at(name) < datetime.now(UTC) - ORPHAN:
+        if not _knows(archive, card) if card else builds.made_at(name) < datetime.now(UTC) - builds.ORPHAN:
             builds.remove(archive, of, name)
 
 

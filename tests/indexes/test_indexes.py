@@ -20,7 +20,7 @@ from tests.indexes.conftest import (
     clustered,
     make,
 )
-from tests.small_archive import unit
+from tests.small_archive import INDEX_FILES, unit
 
 LISTED = ("ivf_flat", "ivf_pq")
 
@@ -145,7 +145,7 @@ def test_it_is_mapped_and_only_read(index: indexes.Index, folders: dict[str, Pat
     assert {path.name: path.read_bytes() for path in folders[kind].iterdir()} == before
 
 
-@pytest.mark.parametrize("name", indexes.FILES)
+@pytest.mark.parametrize("name", INDEX_FILES)
 def test_a_file_that_is_missing_or_cut_short_is_told_from_an_index(kind: str, name: str, tmp_path: Path) -> None:
     folder = make(tmp_path / "index", kind)
     path = folder / name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import builds, indexes, storage
+from pipeline import builds, storage
 from pipeline.archive import Archive
 from pipeline.builds import Build
 from pipeline.indexes import making
@@ -384,7 +384,7 @@ def test_killed_at_any_moment_it_goes_on(
 
 def index_bytes(archive: Archive, card: dict[str, Any]) -> dict[str, bytes]:
     folder = Path(builds.folder(archive, "tiny", card["build"]))
-    return {name: (folder / name).read_bytes() for name in indexes.FILES if (folder / name).exists()}
+    return {name: (folder / name).read_bytes() for name in small.INDEX_FILES if (folder / name).exists()}
 
 
 @pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])
