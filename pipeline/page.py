@@ -9,10 +9,12 @@ FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certifi
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
 :root { color-scheme: light dark; --paper: #faf8f3; --ink: #1e1b17; --soft: #6a6359; --rule: #dcd5c8; --mat: #efeae0;
-  --link: #7b3a1c; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif;
+  --link: #7b3a1c; --series-1: #7b3a1c; --series-2: #2f5d73; --series-3: #6b7a2e; --series-4: #b0812a;
+  --series-5: #7a4a6e; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #171512; --ink: #ece6dc; --soft: #a59c8f; --rule: #38332c; --mat: #26221d; --link: #e0a27f; } }
+  :root { --paper: #171512; --ink: #ece6dc; --soft: #a59c8f; --rule: #38332c; --mat: #26221d; --link: #e0a27f;
+    --series-1: #e0a27f; --series-2: #8bbdd3; --series-3: #b9c77b; --series-4: #e2bf6f; --series-5: #caa0c0; } }
 * { box-sizing: border-box; margin: 0; }
 html { -webkit-text-size-adjust: 100%; }
 body { background: var(--paper); color: var(--ink); font: 400 1rem/1.5 var(--serif); overflow-wrap: anywhere;

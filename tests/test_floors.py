@@ -12,7 +12,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 FLOORS = [
     ["__init__"],
     ["photo", "gate", "logs"],
-    ["schemas", "storage", "pixels", "page"],
+    ["schemas", "storage", "pixels", "page", "charts"],
     ["archive", "imaging", "phash"],
     ["rollup"],
     ["sources", "models", "indexes", "words"],
@@ -25,7 +25,7 @@ FLOORS = [
     ["cluster", "contact_sheet", "describe", "export", "progress"],
     ["config"],
     ["console"],
-    ["plan", "run", "hashing"],
+    ["plan", "run", "hashing", "evaluation", "report", "web"],
     ["terminal"],
     ["asking", "demo"],
     ["cli", "training"],
@@ -37,6 +37,9 @@ ONLY_IN = {
     "faiss": ("indexes",),
     "flickrapi": ("sources/flickr",),
     "yaml": ("config",),
+    "matplotlib": ("charts",),
+    "fastapi": ("web",),
+    "starlette": ("web",),
 }
 
 
