@@ -26,7 +26,7 @@ def identity(seen: Inspection, name: str) -> dict[str, Any]:
     fault = "has no table.json, which says what it was made with"
     try:
         found = seen.archive.table(name).identity()
-        if isinstance(found, dict) and (name.startswith("captions/") or isinstance(found.get("dim"), int)):
+        if isinstance(found, dict) and (schemas.derived(name, None) or isinstance(found.get("dim"), int)):
             return found
         if found is not None:
             fault = "its table.json is damaged"
