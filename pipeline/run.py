@@ -70,6 +70,11 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
         load = partial(fetch.load, archive, settings.images, {source.name: source for source in settings.sources})
         stages.append(work.Stage("fetch", "photos", ("images",), load))
     tables = settings.derived()
+    for name, asked in settings.labels.items() if "annotate" in steps else ():
+        table = archive.table(f"labels/{name}")
+        if made := table.identity():
+            # Where no part is missing, no worker would find that the classes are others now.
+            table.claim(made | asked.identity())
     if "annotate" in steps and tables:
         from pipeline.stages import annotate
 

@@ -1,7 +1,6 @@
 """Zero-shot labels: which of some classes a picture shows, told by texts that name them (arXiv 2103.00020, 3.1.4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,30 +19,24 @@ class Label(NamedTuple):
     probability: float  # among all classes
 
 
-@dataclass(frozen=True, eq=False)
 class Labeller:
     """Labels pictures by their vectors in a loaded model's space.
 
     Attributes:
-        model: whose vectors
-        classes, templates, top: as in LabelSettings
+        classes: their names
         vectors: of the classes, unit vectors float32[classes, dim]
     """
 
-    model: Model
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
-    top: int
-    vectors: np.ndarray
+    def __init__(self, model: Model, asked: LabelSettings) -> None:
+        assert not isinstance(asked.classes, str), "config.parse reads the file of classes"
+        self.model = model
+        self.asked = asked
+        self.classes = asked.classes
+        self.vectors = class_vectors(model, asked.classes, asked.templates)
 
     def identity(self) -> dict:
         """What its labels depend on, ready for JSON."""
-        return self.model.identity() | {
-            "classes": list(self.classes),
-            "templates": list(self.templates),
-            "top": self.top,
-            "probability": "softmax",
-        }
+        return self.model.identity() | self.asked.identity()
 
     def label(self, vectors: np.ndarray) -> list[list[Label]]:
         """The `top` likeliest classes of each picture, best first, from its unit vector: float32[n, dim]."""
@@ -63,20 +56,13 @@ class Labeller:
 
     def _best(self, shares: np.ndarray) -> list[list[Label]]:
         """The top classes of rows of probabilities; equals in the order of the classes."""
-        top = min(self.top, len(self.classes))
+        top = min(self.asked.top, len(self.classes))
         # Sorting all of a thousand classes would take a sixth of a GPU's time.
         best = np.sort(np.argpartition(-shares, top - 1, axis=1)[:, :top], axis=1)
         order = np.argsort(-np.take_along_axis(shares, best, axis=1), axis=1, kind="stable")
         best = np.take_along_axis(best, order, axis=1)
         rows = zip(best.tolist(), np.take_along_axis(shares, best, axis=1).tolist(), strict=True)
         return [[Label(self.classes[i], share) for i, share in zip(*row, strict=True)] for row in rows]
-
-
-def labeller(model: Model, asked: LabelSettings) -> Labeller:
-    """What labels as asked, with a loaded model."""
-    assert not isinstance(asked.classes, str), "config.parse reads the file of classes"
-    vectors = class_vectors(model, asked.classes, asked.templates)
-    return Labeller(model, asked.classes, asked.templates, asked.top, vectors)
 
 
 def class_vectors(model: Model, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:

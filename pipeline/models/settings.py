@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -116,6 +116,11 @@ class LabelSettings:
         check_templates(self.templates)
         if not isinstance(self.classes, str):
             check_classes(self.classes)
+
+    def identity(self) -> dict[str, Any]:
+        """What labels depend on beside the model, ready for JSON."""
+        told = {"classes": list(self.classes), "templates": list(self.templates), "top": self.top}
+        return told | {"probability": "softmax"}
 
 
 TableSettings = EmbeddingSettings | CaptionSettings | LabelSettings  # what fills a table that annotating makes

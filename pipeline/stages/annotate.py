@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.archive import Archive
 from pipeline.imaging import cpus
-from pipeline.models import labels, openclip, store
+from pipeline.models import openclip, store
 from pipeline.models.coca import Caption, Captioner
 from pipeline.models.labels import Labeller
 from pipeline.models.openclip import Model
@@ -110,7 +110,7 @@ def load(
         if isinstance(asked, CaptionSettings):
             by = Captioner(model, asked.generation)
         elif isinstance(asked, LabelSettings):
-            by = labels.labeller(model, asked)
+            by = Labeller(model, asked)
         # Precision belongs to the identity where it was fixed; `auto` may differ between machines.
         fixed = {} if asked.precision == "auto" else {"precision": asked.precision}
         identity = (by or model).identity() | {"decoding": DECODING}
