@@ -28,6 +28,7 @@ FLOORS = [
     ["plan", "run", "hashing", "evaluation", "report", "web"],
     ["terminal"],
     ["asking", "demo"],
+    ["evaluating"],
     ["cli", "training"],
 ]
 ONLY_IN = {
