@@ -107,6 +107,8 @@ def _drawn(said: Mapping[str, Any]) -> Figure:
     names, shares = matrix(said)
     side = min(1400, max(440, 34 * len(names))) if len(names) <= 20 else min(1400, 200 + 18 * len(names))
     drawn, [axes] = charts.figure(side + 120, side)
+    if np.isnan(shares).all():
+        shares = np.zeros_like(shares)
     charts.heatmap(axes, 100 * shares, names, names, form="{:.0f}")
     axes.set_xlabel("taken for")
     axes.set_ylabel("shown")
@@ -114,7 +116,7 @@ def _drawn(said: Mapping[str, Any]) -> Figure:
 
 
 def matrix(said: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
-    """The classes drawn, and the share of each one's pictures taken for each of them, float[n, n]; NaN without any."""
+    """The classes drawn, and the share of each one's pictures taken for each of them: float[n, n], NaN for none."""
     rows = said["per_class"]
     often: Counter[str] = Counter()
     for cell in said["confusion"]:
@@ -126,5 +128,5 @@ def matrix(said: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
     for cell in said["confusion"]:
         if cell["class"] in places and cell["taken_for"] in places:
             counts[places[cell["class"]], places[cell["taken_for"]]] = cell["pictures"]
-    pictures = np.array([[row["pictures"] or np.nan] for row in shown])
-    return list(places), counts / pictures
+    pictures = np.array([[row["pictures"] or 1] for row in shown])
+    return list(places), np.where(counts, counts / pictures, np.nan)
