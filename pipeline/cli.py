@@ -159,6 +159,7 @@ app.command("duplicates")(asking.duplicates_command)
 app.command("export")(asking.export_command)
 app.command("describe")(asking.describe_command)
 app.command("evaluate")(evaluating.evaluate_command)
+app.command("compare")(evaluating.compare_command)
 
 
 @app.command("forget")

@@ -1,5 +1,6 @@
 """Retrieval recall of the indexes of an archive: what its models find of each other's texts and pictures."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from pipeline.builds import Build
 from pipeline.evaluation.recall import INTERVAL, Shown, both_ways
 from pipeline.evaluation.texts import Kind, Texts, gather
+from pipeline.models.settings import named
 from pipeline.photo import UserError
 from pipeline.search import Embedder
 
@@ -17,56 +19,62 @@ BATCH = 256  # texts embedded at a time
 COLUMNS = ("row_id", "photo_id", "title", "human_captions")
 
 
+class NoTexts(UserError):
+    """Nobody wrote anything of the photos."""
+
+
 @dataclass(frozen=True)
 class Side:
-    """A model, and its unit vectors of the photos, float32[n, dim]; `load` gives the model itself."""
+    """A model that is measured.
+
+    `vectors` gives, for row ids of photos, int64[n], their unit vectors float32[n, dim] and whether there is one,
+    bool[n]; `load` gives the model itself, for texts.
+    """
 
     name: str
-    identity: dict[str, Any]
-    vectors: np.ndarray
+    vectors: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     load: Callable[[], Embedder]
+    embeds: bool = False  # whether it has yet to embed the photos it is asked for
+
+
+def indexed(build: Build, load: Callable[[Build], Embedder]) -> Side:
+    """The model of an index, with the vectors that are in it."""
+    return Side(build.card["of"], functools.partial(held_by, build), functools.cache(lambda: load(build)))
 
 
 def evaluate(
-    builds: Sequence[Build],
-    load: Callable[[Build], Embedder],
+    build: Build,
+    sides: Sequence[Side],
     shown: Shown,
     *,
     kind: Kind = "auto",
     where: str | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """The documented JSON of `tintype evaluate`: what each build's model finds among the photos that all of them hold.
+    """The documented JSON of `tintype evaluate`: what each model finds among the photos that all have vectors of.
 
-    `where` keeps photos, and `limit` so many of those, as `choose` does. Raises UserError.
+    `where` keeps photos of the build, and `limit` so many of those, as `choose` does. Raises UserError, NoTexts where
+    there is no text to find a photo by.
     """
-    photos = choose(builds[0], where, limit)
+    photos = choose(build, where, limit)
     row_ids = np.array([photo["row_id"] for photo in photos], np.int64)
-    held = [held_by(build, row_ids) for build in builds]
+    held = [side.vectors(row_ids) for side in sides]
     has = np.logical_and.reduce([there for _, there in held])
-    kept = [photo for photo, there in zip(photos, has.tolist(), strict=True) if there]
-    texts = gather(kept, kind)
-    sides = [
-        Side(build.card["of"], build.card["identity"], vectors[has], lambda build=build: load(build))  # type: ignore[misc]
-        for build, (vectors, _) in zip(builds, held, strict=True)
-    ]
-    return measured(builds[0], sides, texts, shown) | {"where": where, "limit": limit}
-
-
-def measured(build: Build, sides: Sequence[Side], texts: Texts, shown: Shown) -> dict[str, Any]:
-    """What each side finds, and in what. Raises UserError where there is no text."""
+    texts = gather([photo for photo, there in zip(photos, has.tolist(), strict=True) if there], kind)
     if not texts.texts:
-        raise UserError(
-            f"no photo of {build.archive.url} that is looked at has {_lacking(texts)}: there is nothing to find it by"
-        )
+        raise NoTexts(f"no photo of {build.archive.url} that is looked at has {_lacking(texts)}: nothing can find it")
     models = []
-    for side in sides:
-        embedded = embed_texts(side.load(), texts.texts, shown)
-        identity = {"of": side.name, "model": side.identity["model"], "pretrained": side.identity.get("pretrained")}
-        models.append(identity | both_ways(side.vectors, embedded, texts.pairs, shown))
+    for side, (vectors, _) in zip(sides, held, strict=True):
+        model = side.load()
+        embedded = embed_texts(model, texts.texts, shown)
+        found = both_ways(vectors[has], embedded, texts.pairs, shown)
+        models.append({"of": side.name, "model": model_name(model), **found})
     return {
         "archive": build.archive.url,
-        "photos": len(sides[0].vectors),
+        "photos": int(has.sum()),
+        "without_vectors": int((~has).sum()),
+        "where": where,
+        "limit": limit,
         "texts": {
             "kind": texts.kind,
             "number": len(texts.texts),
@@ -77,6 +85,12 @@ def measured(build: Build, sides: Sequence[Side], texts: Texts, shown: Shown) ->
         "interval": INTERVAL,
         "models": models,
     }
+
+
+def model_name(model: Embedder) -> str:
+    """ "ViT-B-32 / laion2b_s34b_b79k"."""
+    identity = model.identity()
+    return named(identity["model"], identity["pretrained"])
 
 
 def _lacking(texts: Texts) -> str:

@@ -1,14 +1,21 @@
-"""What `evaluate` found as one HTML file that needs nothing else."""
+"""What `evaluate` and `compare` found as one HTML file that needs nothing else, and the matrices as a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import charts, page
-from pipeline.evaluation.printed import WAYS, looked_at, notes, share
+from pipeline.evaluation.compare import Picture
+from pipeline.evaluation.printed import WAYS, looked_at, named_as, notes, share, told_of
 from pipeline.evaluation.recall import DEPTHS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+THUMBNAIL = 160  # pixels, long edge
+CELL = 62  # CSS pixels of the matrices
 
 STYLE = """
 main > section { padding-top: clamp(2rem, 4vw, 3rem); }
@@ -20,6 +27,8 @@ table { border-collapse: collapse; font: 400 .875rem/1.5 var(--sans); font-varia
 th, td { padding: .35rem 1.5rem .35rem 0; border-bottom: 1px solid var(--rule); text-align: left; font-weight: 400; }
 thead th { color: var(--soft); }
 td { white-space: nowrap; }
+caption { text-align: left; color: var(--soft); padding-bottom: .35rem; }
+ol.told { padding-left: 1.5rem; }
 """
 
 
@@ -27,6 +36,65 @@ def evaluated(said: Mapping[str, Any]) -> str:
     """What `retrieval.evaluate` says: a whole HTML document."""
     name = said["archive"].rstrip("/").rsplit("/", 1)[-1]
     return document(f"Recall in {name}", f"Recall: {name}", retrieval(said))
+
+
+def compared(said: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+    """What `compare.compare` says of these pictures: a whole HTML document."""
+    tables = "".join(_matrix(model, said["texts"]) for model in said["models"])
+    shown = "".join(f"<li>{_credit(picture)}</li>" for picture in pictures)
+    flickr = any(picture.name.startswith("flickr:") for picture in pictures)
+    notice = f'<p class="told">{page.FLICKR_NOTICE}</p>' if flickr else ""
+    svg = charts.svg(matrices(said, pictures), "Cosines of texts with pictures, by model; the numbers are below")
+    sections = (
+        '<section><h2>Which text is of which picture?</h2><p class="told">Cosines of each text with each picture. '
+        "The better a model, the further its diagonal stands out: the texts' own pictures.</p>"
+        f'<div class="chart">{svg}</div>{tables}</section>'
+        f'<section><h2>The pictures</h2><ol class="told">{shown}</ol>{notice}</section>'
+    )
+    title = " and ".join(model["of"] for model in said["models"])
+    return document(
+        f"{title} compared", f"Compared: {title}", sections + (retrieval(said["recall"]) if said["recall"] else "")
+    )
+
+
+def _credit(picture: Picture) -> str:
+    """A picture's title, rights and link home; the name of a file."""
+    if picture.facts is None:
+        return escape(picture.name)
+    facts = picture.facts
+    licence = facts["license_name"] or facts["license_url"] or "No licence stated: ask before you use it"
+    said = [page.link(facts["page_url"], escape(facts["title"] or picture.name)), escape(facts["owner"] or "")]
+    return " · ".join(filter(None, [*said, page.link(facts["license_url"], escape(licence))]))
+
+
+def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> str:
+    heads = "".join(f"<th scope=col>{number}</th>" for number in range(1, len(model["cosines"][0]) + 1))
+    rows = "".join(
+        f"<tr><th scope=row>{escape(text)}</th>{''.join(f'<td>{value:z.3f}</td>' for value in row)}</tr>"
+        for text, row in zip(texts, model["cosines"], strict=True)
+    )
+    return (
+        f'<div class="wide"><table><caption>{escape(named_as(model))}: {told_of(model)}</caption>'
+        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def matrices(said: Mapping[str, Any], pictures: Sequence[Picture]) -> "Figure":
+    """The matrices side by side, the pictures below their columns."""
+    across, down = len(pictures) * CELL, (len(said["texts"]) + 1) * CELL
+    drawn, panels = charts.figure(2 * across + 240, down + 60, len(said["models"]))
+    small = []
+    for picture in pictures:
+        image = picture.image.copy()
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.append(np.asarray(image))
+    for number, (axes, model) in enumerate(zip(panels, said["models"], strict=True)):
+        charts.heatmap(axes, np.array(model["cosines"]), said["texts"], said["pictures"], form="{:z.2f}")
+        charts.thumbnails(axes, small)
+        axes.set_title(charts.short(model["of"]))
+        if number:  # the rows are those of the first
+            axes.set_yticks([])
+    return drawn
 
 
 def document(title: str, head: str, sections: str) -> str:
@@ -69,9 +137,9 @@ def _chart(said: Mapping[str, Any]) -> str:
             axes.bar(places, shares[0], width * 0.92, label=charts.short(model["of"]))
             axes.errorbar(places, shares[0], yerr=reach, fmt="none", ecolor=charts.INK, elinewidth=1, capsize=3)
         axes.set_xticks(range(len(DEPTHS)), [f"R@{depth}" for depth in DEPTHS])
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.02)
         axes.grid(axis="y")
         axes.set_title(words)
     if len(models) > 1:
-        panels[1].legend(loc="lower right")
+        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(models))
     return charts.svg(drawn, "Recall at 1, 5 and 10, from text to image and back; the figures are in the table below")
