@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import config
 from pipeline.demo import show
+from pipeline.demo.scenes import OBJECTS
 from pipeline.photo import UserError
 from pipeline.search import Query
 from pipeline.sources.flickr import FlickrSource
@@ -64,6 +65,7 @@ def test_the_demo_runs_what_its_configuration_says() -> None:
     given = {
         "embeddings": {"demo": {"model": f"local-dir:{model}"}},
         "captions": {"demo": {"model": f"local-dir:{model}"}},
+        "labels": {"things": {"model": f"local-dir:{model}", "classes": OBJECTS, "templates": ["a {}"]}},
     }
     assert show.settings(written.archive, source.api_url, **given) == written
 

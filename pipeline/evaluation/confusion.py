@@ -9,7 +9,6 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -103,7 +102,8 @@ def png(said: Mapping[str, Any]) -> bytes:
     return charts.png(drawn)
 
 
-def _drawn(said: Mapping[str, Any]) -> Figure:
+def _drawn(said: Mapping[str, Any]) -> Any:
+    """The figure: shares as shades, with their numbers where there is room."""
     names, shares = matrix(said)
     side = min(1400, max(440, 34 * len(names))) if len(names) <= 20 else min(1400, 200 + 18 * len(names))
     drawn, [axes] = charts.figure(side + 120, side)
