@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +10,6 @@ from pipeline import charts, page
 from pipeline.evaluation.compare import Picture
 from pipeline.evaluation.printed import WAYS, looked_at, named_as, notes, share, told_of
 from pipeline.evaluation.recall import DEPTHS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 THUMBNAIL = 160  # pixels, long edge
 CELL = 62  # CSS pixels of the matrices
@@ -79,7 +76,7 @@ def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> str:
     )
 
 
-def matrices(said: Mapping[str, Any], pictures: Sequence[Picture]) -> "Figure":
+def matrices(said: Mapping[str, Any], pictures: Sequence[Picture]) -> charts.Figure:
     """The matrices side by side, the pictures below their columns."""
     across, down = len(pictures) * CELL, (len(said["texts"]) + 1) * CELL
     drawn, panels = charts.figure(2 * across + 240, down + 60, len(said["models"]))

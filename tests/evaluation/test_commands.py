@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,25 @@ def test_evaluate_gives_what_ten_lines_of_numpy_give(archive: Path, evaluated: A
             assert model[way][f"recall@{depth}"]["value"] == pytest.approx((ranks <= depth).mean(), abs=1e-6)
         assert (model[way]["questions"], model[way]["median_rank"]) == (len(ranks), np.median(ranks))
     assert len(set(found.tolist())) > 5  # figures that say something
+
+
+def test_the_json_is_as_documented(archive: Path, evaluated: Any) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    blocks = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)]
+    [recall] = [block for block in blocks if "interval" in block]
+    assert shape(recall | {"texts": None}) == shape(evaluated | {"texts": None})
+    assert recall["texts"].keys() == evaluated["texts"].keys()
+    [matrix] = [block for block in blocks if "cosines" in str(block)]
+    said = say("compare", "--models", "demo", "tiny", archive, "-n", 2)
+    assert shape(matrix | {"recall": None}) == shape(said | {"recall": None})
+    assert said["recall"].keys() == recall.keys()
+
+
+def shape(said: Any) -> Any:
+    """Keys, and what a list holds; values do not matter."""
+    if isinstance(said, dict):
+        return {key: shape(value) for key, value in said.items()}
+    return [shape(said[0])] if isinstance(said, list) else None
 
 
 def test_evaluate_of_several_models_filters_and_limits(archive: Path, evaluated: Any, page: Path) -> None:
