@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pipeline.photo import UserError
 from pipeline.training import pictures
 
 DEMO = f"local-dir:{Path(__file__).parents[2] / 'pipeline' / 'demo' / 'model'}"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tables.md"
+EXAMPLES = re.findall(r"^```json\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 NAMES = ("boat", "hill", "tent")
 
 
@@ -208,6 +211,10 @@ def test_the_command_says_what_ten_lines_of_numpy_say(
     assert said["top5"]["value"] == pytest.approx(np.mean((best == found.truth[usable, None]).any(axis=1)), abs=1e-6)
     assert said["top1"]["value"] >= 0.9
 
+    [example] = [json.loads(code) for code in EXAMPLES if '"top1"' in code]
+    assert list(said) == list(example)
+    assert all(list(row) == list(example["per_class"][0]) for row in said["per_class"])
+    assert list(zero_shot.figures(GUESSED[:, None], TRUTH, NAMES)["confusion"][0]) == list(example["confusion"][0])
     assert said["unusable"] == {"truncated": 1, "not_an_image": 1}
     assert (said["pictures"], said["templates"]) == (36, ["a {}", "{} at sea"])
     page = Path(made[0]).read_text()
