@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,19 +27,28 @@ from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
-FORMAT = 3  # 2: caption_by; 3: words.sqlite, bases, effort, truth
+FORMAT = 4  # 2: caption_by; 3: words.sqlite, bases, effort, truth; 4: labels
 ORPHAN = timedelta(hours=6)  # a build without a card, or a scratch file, that is this old is of a run that was killed
 ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 NAMED = re.compile(r"\d{8}T\d{12}-[0-9a-f]{4}")
 TRUTH = "truth.parquet"  # what a build was measured with: who only searches needs no copy of it
 # What is read of a card.
-CARD = {"build", "bytes", "here", "effort", "base", "of", "identity", "captions", "parts", "settings", "rows", "kind"}
+CARD = {
+    *("build", "bytes", "here", "effort", "base", "of", "identity"),
+    *("captions", "labels", "parts", "settings", "rows", "kind"),
+}
+SAID = ("captions", "labels")  # kinds of tables that a build tells what one of them says
 
 
 def folder(archive: Archive, of: str, name: str = "") -> str:
     """URL of the folder of a build, or of all builds of an embeddings table."""
     return storage.join(archive.url, "index", of, *([name] if name else []))
+
+
+def tables(card: Mapping[str, Any]) -> dict[str, str]:
+    """Of each kind in SAID, the name of the table that a build tells of, where there is one."""
+    return {kind: card[kind]["table"] for kind in SAID if card.get(kind)}
 
 
 def current(archive: Archive, of: str) -> dict[str, Any] | None:

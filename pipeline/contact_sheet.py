@@ -134,6 +134,8 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
             f'<p class="caption{" person" if hit.caption_by else ""}" dir="auto">{escape(hit.caption)}</p>'
             f'<p class="machine">Caption written by {escape(writer)}</p>'
         )
+    if hit.labels:
+        caption += f'<p class="machine">{escape(hits.label(hit))}, labelled by a machine</p>'
     dated = _date(hit.date_taken, granularity) if hit.date_taken else None
     credit = " · ".join(escape(fact) for fact in (dated, hit.owner, page.host(hit.page_url)) if fact)
     licence = hit.license_name or hit.license_url or "No licence stated: ask before you use it"
@@ -180,6 +182,8 @@ def _footer(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
     ]
     if any(hit.caption and not hit.caption_by for hit in shown):
         notes.append("The captions in italics were written by a machine and checked by nobody.")
+    if any(hit.labels for hit in shown):
+        notes.append("Labels were given by a machine and checked by nobody: each is the likeliest of some classes.")
     if any(hit.photo_id.startswith("flickr:") for hit in shown):
         notes.append(page.FLICKR_NOTICE)
     return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"

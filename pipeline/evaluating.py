@@ -4,23 +4,29 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import builds, progress
+from pipeline import builds, config, progress
 from pipeline.asking import STALE, model_of
-from pipeline.console import ArchiveName, Json, archive_url, err, out
+from pipeline.console import Json, archive_url, err, out
 from pipeline.evaluation import compare, printed, retrieval
 from pipeline.evaluation.texts import Kind
+from pipeline.models.settings import TEMPLATES
 from pipeline.photo import UserError
 from pipeline.stages import index
+
+if TYPE_CHECKING:
+    from pipeline.models.openclip import Model
 
 SHOWN = functools.partial(progress.counted, console=err)
 
 
 def evaluate_command(
-    archive: ArchiveName,
+    archive: Annotated[
+        str | None, typer.Argument(metavar="[ARCHIVE]", help="A configuration, or an archive's path or URL.")
+    ] = None,
     of: Annotated[list[str], typer.Option(help="Which embeddings' index; give several to see them side by side.")] = [],  # noqa: B006
     texts: Annotated[Kind, typer.Option(help="What finds photos; auto: people's captions, else titles.")] = "auto",
     where: Annotated[str | None, typer.Option(help="SQL over the photos: only those it is true of.")] = None,
@@ -29,8 +35,40 @@ def evaluate_command(
     ] = None,
     as_json: Json = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page to read or print.")] = None,
+    zero_shot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|cifar10:PATH|cifar100:PATH",
+            help="Instead: does the model tell what these pictures show? A folder has one for each class.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --zero-shot: an OpenCLIP model; that of ARCHIVE's index unless given.")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Its weights; none for a local-dir: or hf-hub: model.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="With --zero-shot: a class a line, its name or key<tab>name."),
+    ] = None,
+    template: Annotated[
+        list[str], typer.Option(help="With --zero-shot: what a class's name is put into, at {}; several are averaged.")
+    ] = [],  # noqa: B006
+    png: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --zero-shot: draw what was taken for what.")
+    ] = None,
 ) -> None:
-    """Recall of an index's model: do texts find their pictures, and pictures their texts?"""
+    """Recall of an index's model: do texts find their pictures, and pictures their texts? Or its zero-shot accuracy."""
+    about_recall = {"--texts": texts != "auto", "--where": where}
+    about_labels = {"--model": model, "--pretrained": pretrained, "--classes": classes, "--template": template}
+    wrong = [name for name, given in (about_recall if zero_shot else about_labels | {"--png": png}).items() if given]
+    if wrong:
+        raise UserError(f"{wrong[0]} goes {'without' if zero_shot else 'with'} --zero-shot")
+    if zero_shot:
+        said = _zero_shot(zero_shot, _model(archive, of, model, pretrained), classes, template, limit)
+        _tell_zero_shot(said, as_json, html, png)
+        return
+    if archive is None:
+        raise UserError("evaluate what? Name an archive, or labelled pictures with --zero-shot FOLDER")
     url = archive_url(archive)
     asked = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
     for build in asked:
@@ -112,3 +150,38 @@ def _recall(build: builds.Build | None, sides: list[retrieval.Side], limit: int 
     except retrieval.NoTexts as error:
         print(f"tintype: no recall: {error}", file=sys.stderr)
         return None
+
+
+def _model(archive: str | None, of: list[str], model: str | None, pretrained: str | None) -> "Model":
+    """The model named, else that of an archive's index."""
+    from pipeline.models import openclip
+
+    if model is not None:
+        return openclip.load(model, pretrained)
+    if archive is None:
+        raise UserError("--zero-shot of which model? Name one with --model and --pretrained, or an archive")
+    return model_of(builds.open_build(archive_url(archive), *of[:1]))
+
+
+def _zero_shot(
+    data: str, model: "Model", classes: str | None, templates: list[str], limit: int | None
+) -> dict[str, Any]:
+    from pipeline.evaluation import labelled, zero_shot
+
+    found = labelled.read(data, config.read_lines(classes) if classes else (), limit)
+    return zero_shot.evaluate(data, found, model, templates or TEMPLATES, SHOWN)
+
+
+def _tell_zero_shot(said: dict[str, Any], as_json: bool, html: str | None, png: str | None) -> None:
+    from pipeline.evaluation import confusion
+
+    if html:
+        Path(html).write_text(confusion.page(said), encoding="utf-8")
+    if png:
+        Path(png).write_bytes(confusion.png(said))
+    for path in filter(None, (html, png)):
+        print(f"tintype: wrote {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(confusion.printed(said), highlight=False)
