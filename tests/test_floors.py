@@ -25,8 +25,9 @@ FLOORS = [
     ["cluster", "contact_sheet", "describe", "export", "progress"],
     ["config"],
     ["console"],
-    ["plan", "run", "hashing", "evaluation", "report", "web"],
+    ["plan", "run", "hashing", "evaluation", "web"],
     ["terminal"],
+    ["report"],
     ["asking", "demo"],
     ["cli", "training"],
 ]
