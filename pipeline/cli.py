@@ -156,6 +156,7 @@ app.command("search")(asking.search_command)
 app.command("verify")(asking.verify_command)
 app.command("rights")(asking.rights_command)
 app.command("duplicates")(asking.duplicates_command)
+app.command("report")(asking.report_command)
 app.command("export")(asking.export_command)
 app.command("describe")(asking.describe_command)
 

@@ -26,6 +26,7 @@ PHOTOS = """
 .place { display: flex; justify-content: space-between; padding: .6rem 0 .35rem; color: var(--soft);
   font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; }
 h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: pretty; }
+.mat + h3 { margin-top: .7rem; }
 .caption { margin-top: .45rem; font-style: italic; line-height: 1.45; color: var(--ink); }
 .person { font-style: normal; }
 .machine, .facts { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
@@ -127,10 +128,7 @@ def _among(answer: Answer) -> str:
 
 
 def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
-    place = (
-        f"<span>{hit.rank}</span><span>{hits.copies(hit)}</span>"
-        f'<span title="{score}">{hits.score(hit)}</span>'
-    )
+    place = f'<span>{hit.rank}</span><span>{hits.copies(hit)}</span><span title="{score}">{hits.score(hit)}</span>'
     return photo(hit, thumbnail, granularity, place)
 
 
@@ -156,7 +154,7 @@ def photo(hit: Hit, thumbnail: str, granularity: str | None, place: str = "") ->
     rights = page.link(hit.license_url, escape(licence))
     return (
         f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
-        f'<p class="place">{place}</p>'
+        f"{f'<p class=place>{place}</p>' if place else ''}"
         f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
     )
