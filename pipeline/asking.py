@@ -183,10 +183,8 @@ def report_command(
 
     there = Archive.open(archive_url(archive))
     build, why_not = chosen(there, of)
-    for line in why_not:
-        err.print(f"tintype: {line}", highlight=False, markup=False)
     with progress.Progress(err) as shown:
-        said = figures(there, build, wall=photos, say=lambda step: shown.say(f"report: {step}"))
+        said = figures(there, build, why_not, wall=photos, say=lambda step: shown.say(f"report: {step}"))
         path = html or (None if as_json else "report.html")
         if path:
             Path(path).write_text(render(there, build, said), encoding="utf-8")

@@ -81,7 +81,7 @@ def short(label: str) -> str:
 
 def counts(axes: Axes, ticks: int = 4) -> None:
     """A y axis of whole numbers, with lines to read them by."""
-    axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.grid(True)
     axes.spines["left"].set_visible(False)

@@ -1,6 +1,6 @@
 """A report on an archive: what it holds, what its runs cost, how its index searches. Figures, and one file of HTML."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,12 +33,17 @@ def chosen(archive: Archive, of: str | None) -> tuple[Build | None, list[str]]:
 
 
 def figures(
-    archive: Archive, build: Build | None, *, wall: int = 48, say: Callable[[str], None] = lambda _: None
+    archive: Archive,
+    build: Build | None,
+    why_not: Sequence[str] = (),
+    *,
+    wall: int = 48,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """What `tintype report --json` prints; docs/tables.md explains it.
 
     Args:
-        build: as `chosen` gives it
+        build, why_not: as `chosen` gives them
         wall: how many photos are shown
         say: told how far it is
     """
@@ -69,7 +74,7 @@ def figures(
         "indexes": indexed,
         "captions": captions(build) if build else None,
         "wall": photos.sample(archive, build, wall),
-        "missing": missing(state),
+        "missing": [*why_not, *missing(state)],
     }
 
 

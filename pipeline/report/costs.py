@@ -11,8 +11,8 @@ from pipeline.terminal import count, duration, size
 CHARTED = 8  # runs with a bar
 VERBS = {"list": "listed", "fetch": "fetched", "annotate": "annotated", "hash": "hashed"}
 NOTE = (
-    "Seconds are summed over all that worked side by side, so that they may be more than the clock’s. The device is busy "
-    "while it embeds or captions, and waits while no picture is decoded yet."
+    "Seconds are summed over all that worked side by side, so that they may be more than the clock’s. The device is "
+    "busy while it embeds or captions, and waits while no picture is decoded yet."
 )
 
 
@@ -36,7 +36,7 @@ def section(said: Mapping[str, Any]) -> str:
 def _table(runs: list[Mapping[str, Any]]) -> str:
     if not runs:
         note = (
-            "No run has left a record here: they have kept one since tintype 0.2. What follows is of all runs together."
+            "No run has left a record here, as those of earlier releases did not. What follows is of all runs together."
         )
         return paragraph(note)
     rows = []
@@ -52,9 +52,9 @@ def _table(runs: list[Mapping[str, Any]]) -> str:
         rows.append((began, escape(_command(run)), took, pace or "nothing to do", busy, fetched, _ended(run)))
     head = ("began", "command", "took", "photos", "device busy", "downloaded", "ended")
     return (
-        f"<h3>The last {count(len(runs), 'run')}</h3>{table(head, rows, '--n-nn')}"
+        f"<h3>The last {count(len(runs), 'run')}</h3>{table(head, rows, '--n-nn-')}"
         if len(runs) > 1
-        else (f"<h3>The only run</h3>{table(head, rows, '--n-nn')}")
+        else (f"<h3>The only run</h3>{table(head, rows, '--n-nn-')}")
     )
 
 

@@ -7,7 +7,7 @@ from pipeline import charts
 from pipeline.charts import RULE, SERIES, SOFT
 from pipeline.indexes.recall import ROWS, TEXTS
 
-WIDE, NARROW = 1040, 500  # CSS pixels
+WIDE, NARROW = 1040, 360  # CSS pixels
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # years of a bar
 BARS = 120  # at most
 FEWEST = 12  # years on the axis, lest a single one make one broad bar
@@ -47,7 +47,7 @@ def years(facts: Mapping[str, Any]) -> str:
     axes.bar(places, surely, 0.82 * step, label="year known")
     if any(about):
         axes.bar(places, about, 0.82 * step, bottom=surely, color=SERIES[3], label="about that year")
-        axes.legend(loc="upper right", ncols=2, borderaxespad=0, bbox_to_anchor=(1, 1.14))
+        axes.legend(loc="lower right", ncols=2, borderaxespad=0, bbox_to_anchor=(1, 1.0))
     middle, half = (first + last) / 2, max((last - first) / 2 + step, FEWEST / 2)
     axes.set_xlim(middle - half, middle + half)
     charts.counts(axes)
@@ -64,15 +64,16 @@ def phases(stage: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """Seconds of a stage by phase, a stacked bar for each of (name, seconds by phase)."""
     named = PHASES.get(stage) or _longest([seconds for _, seconds in rows])
     drawn, [axes] = charts.figure(WIDE, 74 + 26 * len(rows))
-    labels = [name for name, _ in rows][::-1]
+    places = range(len(rows))  # names may be the same
     left = [0.0] * len(rows)
     for (name, members), color in zip(named.items(), (*SERIES, SOFT), strict=False):
         values = [sum(seconds.get(phase, 0.0) for phase in members) for _, seconds in rows][::-1]
         if any(values):
-            axes.barh(labels, values, 0.62, left=left, color=color, label=name)
+            axes.barh(places, values, 0.62, left=left, color=color, label=name)
             left = [before + value for before, value in zip(left, values, strict=True)]
     axes.legend(loc="lower left", ncols=6, borderaxespad=0, bbox_to_anchor=(0, 1.02), handlelength=1.2)
     axes.set_xlabel("seconds")
+    axes.set_yticks(places, [name for name, _ in rows][::-1])
     axes.xaxis.grid(True)
     axes.tick_params(axis="y", length=0, labelcolor=charts.INK)
     axes.spines["left"].set_visible(False)
@@ -85,16 +86,18 @@ def _longest(found: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, ...]]
     seconds = {phase: max(one.get(phase, 0.0) for one in found) for one in found for phase in one}
     names = sorted(seconds, key=lambda phase: -seconds[phase])
     alone = {name: (name,) for name in names[: len(SERIES)]}
+    alone = {name.replace("_", " "): members for name, members in alone.items()}
     return alone | ({"others": tuple(names[len(SERIES) :])} if len(names) > len(SERIES) else {})
 
 
 def lengths(found: Mapping[str, int]) -> str:
-    drawn, [axes] = charts.figure(NARROW, 220)
+    drawn, [axes] = charts.figure(NARROW, 210)
     counts = {int(length): number for length, number in found.items()}
     axes.bar(list(counts), list(counts.values()), 0.85)
     axes.set_xlabel("words of a caption")
+    axes.set_xlim(min(counts) - 1.5, max(counts) + 1.5)
     charts.counts(axes)
-    charts.whole(axes, 10)
+    charts.whole(axes, 8)
     most = max(counts, key=lambda length: counts[length])
     return charts.svg(
         drawn,
@@ -116,7 +119,7 @@ def words(found: Mapping[str, int]) -> str:
 
 def spread(spread: Mapping[str, Any], label: str) -> str:
     """How the values of captions lie. `label`: what they are."""
-    drawn, [axes] = charts.figure(NARROW, 220)
+    drawn, [axes] = charts.figure(NARROW, 210)
     starts = [one["from"] for one in spread["bins"]]
     width = starts[1] - starts[0] if len(starts) > 1 else 0.01
     axes.bar(starts, [one["captions"] for one in spread["bins"]], width, align="edge", color=SERIES[2])
@@ -163,7 +166,8 @@ def recall_by_effort(index: Mapping[str, Any]) -> str:
         axes.grid(True)
         if name in index["effort"]:
             axes.axvline(index["effort"][name], color=RULE, linewidth=6, zorder=0)
-        axes.legend(loc="best")
+        if axes is left or len(reranks) > 1:
+            axes.legend(loc="best")
     return charts.svg(drawn, f"Recall at 10 by {name}. {'; '.join(told)}. Searches take {index['effort']}")
 
 
@@ -181,14 +185,13 @@ def recall_by_depth(index: Mapping[str, Any]) -> str:
         told.append(f"{asked}: " + ", ".join(f"{k} {share:g}" for k, share in at.items()))
     left.set_ylim(0, 1.12)
     left.set_title("share of the true nearest that is found")
-    left.legend(loc="lower right", frameon=True, framealpha=0.85, facecolor=charts.PAPER, edgecolor="none")
     depths = {k: pace for k, pace in index["measured"]["depths"].items() if pace}
     for share, color in (("p99", SERIES[3]), ("p50", SERIES[0])):
         right.bar(range(len(depths)), [pace[share] for pace in depths.values()], 0.5, color=color, label=share)
     right.set_xticks(range(len(depths)), list(depths))
     right.set_title("milliseconds of one query")
-    right.legend(loc="upper left")
     for axes in (left, right):
+        axes.legend(loc="lower right", ncols=2, borderaxespad=0, bbox_to_anchor=(1, 1.01))
         axes.set_xlabel("hits asked for")
         axes.yaxis.grid(True)
     pace_told = ", ".join(f"{k} hits {pace['p50']:g} ms" for k, pace in depths.items())

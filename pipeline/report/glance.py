@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import page
 from pipeline.photo import REASONS
 from pipeline.report import drawn
-from pipeline.report.tables import bar, figure, paragraph, share, table, tiles
+from pipeline.report.tables import bar, figure, paragraph, prose, share, table, tiles
 from pipeline.terminal import size
 
 LICENCES = 20  # shown
@@ -16,7 +16,7 @@ HELP = {
     "video": "nothing: there is no still to take",
     "no_size": "look at the photo’s page: its owner may offer no sizes to others",
     "refused": "if many: the image host blocks you; set images.contact, lower images.rate, ask the host",
-    "not_an_image": "look at detail: a login or error page in place of pictures means that the source has changed",
+    "not_an_image": "see <code>detail</code>: a login or error page in place of pictures means that the source changed",
     "corrupt": "the file is broken where it comes from: tell its owner",
     "too_large": "raise images.max_pixels or images.max_bytes for what is listed from then on",
     "decoder_crashed": "the file broke its decoder: keep it for whoever maintains Pillow",
@@ -52,7 +52,7 @@ def section(said: Mapping[str, Any]) -> str:
 def _missing(lines: list[str]) -> str:
     if not lines:
         return ""
-    return f'<div class="todo"><p>Still to do</p><ul>{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul></div>'
+    return f'<div class="todo"><p>Still to do</p><ul>{"".join(f"<li>{prose(line)}</li>" for line in lines)}</ul></div>'
 
 
 def _years(facts: Mapping[str, Any]) -> str:
@@ -60,8 +60,12 @@ def _years(facts: Mapping[str, Any]) -> str:
         return ""
     about = sum(counts["circa"] for counts in facts["years"].values())
     told = [f"Of {facts['photos']:,} {facts['counted']} photos"]
-    told += [f"{about:,} are dated by about a year"] if about else []
-    told += [f"{facts['undated']:,} have no date" if facts["undated"] else "all have a date"]
+    told += [f"{about:,} are dated “about” a year"] if about else []
+    told += [
+        f"{facts['undated']:,} {'has' if facts['undated'] == 1 else 'have'} no date"
+        if facts["undated"]
+        else "none lacks a date"
+    ]
     said = f"{told[0]}, {' and '.join(told[1:])}."
     if not facts["years"]:
         return f"<h3>By year taken</h3>{paragraph(said)}"
@@ -75,11 +79,11 @@ def _licences(facts: Mapping[str, Any]) -> str:
     for licence in facts["licenses"][:LICENCES]:
         unknown = f"unknown (id {licence['id']})" if licence["id"] else "unknown"
         name = page.link(licence["url"], escape(licence["name"] or licence["url"] or unknown))
-        mark = "restricted" if licence["restricted"] else ""
+        name += ' <span class="soft">(restricted)</span>' if licence["restricted"] else ""
         part = licence["photos"] / facts["photos"]
-        rows.append((name, mark, f"{licence['photos']:,}", share(licence["photos"], facts["photos"]), bar(part)))
+        rows.append((name, f"{licence['photos']:,}", share(licence["photos"], facts["photos"]), bar(part)))
     more = len(facts["licenses"]) - len(rows)
-    body = table(("licence", "", "photos", "share", ""), rows, "--nn")
+    body = table(("licence", "photos", "share", ""), rows, "-nnb")
     body += paragraph(f"And {more:,} more.") if more > 0 else ""
     restricted = any(licence["restricted"] for licence in facts["licenses"])
     note = "Restricted: all rights reserved, or a licence that nobody knows. Ask before you use these."
@@ -93,10 +97,10 @@ def _sources(said: Mapping[str, Any]) -> str:
     for name, number in list(said["facts"]["sources"].items())[:SOURCES]:
         listing = said["listings"].get(name)
         state = "" if listing is None else "listed whole" if listing["complete"] else "listing incomplete"
-        total = "" if not listing or listing["total"] is None else f"{listing['total']:,}"
+        total = "–" if not listing or listing["total"] is None else f"{listing['total']:,}"
         rows.append((escape(name), f"{number:,}", total, state))
     more = len(said["facts"]["sources"]) - len(rows)
-    body = table(("source", f"{said['facts']['counted']}", "it counts", ""), rows, "-nn")
+    body = table(("source", f"{said['facts']['counted']}", "it counts", ""), rows, "-nn-")
     return f"<h3>By source</h3>{body}{paragraph(f'And {more:,} more.') if more > 0 else ''}"
 
 
@@ -108,7 +112,7 @@ def _failures(failures: Mapping[str, int]) -> str:
         (f"<code>{escape(reason)}</code>", f"{number:,}", bar(number / most), _may_pass(reason), HELP.get(reason, ""))
         for reason, number in failures.items()
     ]
-    return f"<h3>Why pictures failed</h3>{table(('reason', 'photos', '', 'may pass', 'what may help'), rows, '-n')}"
+    return f"<h3>Why pictures failed</h3>{table(('reason', 'photos', '', 'may pass', 'what may help'), rows, '-nb--')}"
 
 
 def _may_pass(reason: str) -> str:
@@ -119,10 +123,12 @@ def _duplicates(said: Mapping[str, Any]) -> str:
     if not said["duplicates"]:
         return ""
     body = ""
+    unknown = [name for name, found in said["duplicates"].items() if found is None]
+    if unknown:
+        command = f"tintype duplicates {said['archive']}{' --of NAME' if len(said['duplicates']) > 1 else ''}"
+        body += paragraph(prose(f"Nobody has looked for duplicates in {', '.join(unknown)} yet: `{command}` does."))
     for name, found in said["duplicates"].items():
         if found is None:
-            command = f"tintype duplicates {escape(said['archive'])} --of {escape(name)}"
-            body += paragraph(f"Nobody has looked for duplicates in {escape(name)} yet: <code>{command}</code> does.")
             continue
         rows = [
             (TIERS[tier], f"{counts['groups']:,}", f"{counts['photos']:,}", f"{counts['distinct']:,}")
@@ -144,7 +150,7 @@ def _tables(said: Mapping[str, Any]) -> str:
         found = said["tables"].get(name)
         counts = [f"{found[key]:,}" for key in ("parts", "rows", "pending")] if found else ["", "", ""]
         rows.append((f"<code>{escape(name)}</code>", *counts, size(number), bar(number / most), _problems(found)))
-    body = table(("table or folder", "parts", "rows", "pending", "size", "", "rows without"), rows, "-nnnn")
+    body = table(("table or folder", "parts", "rows", "pending", "size", "", "rows without"), rows, "-nnnnb-")
     note = f"{size(sum(sizes.values()))} in all. Pending are the parts that a table’s source has and it lacks."
     return f"<h3>On disk</h3>{body}{paragraph(note)}"
 

@@ -63,11 +63,11 @@ def so_far(archive: Archive) -> dict[str, Any]:
     """What all runs did, as the receipts of the parts that are there say: rows, seconds by stage and phase, bytes."""
     seen = {name: rollup.receipts(archive, archive.table(name)) for name in archive.tables()}
     rows: Counter[str] = Counter()
-    devices: Counter[str] = Counter()
+    ran: set[tuple[str, int]] = set()
     for name, receipts in seen.items():
         rows[stage(name)] = max(rows[stage(name)], sum(receipt["rows"] for receipt in receipts.values()))
-        if stage(name) == "annotate":
-            devices.update(" ".join(filter(None, (r.get("device"), r.get("precision")))) for r in receipts.values())
+        for part, receipt in receipts.items():
+            ran.add((" ".join(filter(None, (receipt.get("device"), receipt.get("precision")))), part))
     by_part: dict[str, list[tuple[str, Receipt]]] = {}
     for name, receipts in seen.items():
         for part, receipt in receipts.items():
@@ -83,7 +83,7 @@ def so_far(archive: Archive) -> dict[str, Any]:
         "phases": spent,
         "device_busy": device_busy(spent),
         "photos_per_device_s": round(rows["annotate"] / device_s, 3) if device_s else None,
-        "devices": {name: parts for name, parts in devices.items() if name},
+        "devices": dict(Counter(name for name, _ in sorted(ran) if name)),
         "bytes": sum(receipt.get("bytes") or 0 for receipt in seen.get("images", {}).values()),
     }
 

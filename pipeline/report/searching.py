@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from pipeline.report import drawn
-from pipeline.report.tables import day, facts, figure, paragraph, tiles
+from pipeline.report.tables import day, facts, figure, paragraph, prose, tiles
 from pipeline.terminal import count, duration, size
 
 
@@ -36,7 +36,7 @@ def _index(index: Mapping[str, Any]) -> str:
         ("why this kind", escape(index["why"])),
         ("searches take", escape(effort)),
         ("recall asked with", f"{' and '.join(asked.values())}, when it was built{passed}" if asked else ""),
-        ("no texts asked", escape(recall["why_no_texts"] or "")),
+        ("no texts asked", prose(recall["why_no_texts"] or "")),
         (
             "built",
             f"{day(index['created_at'], time=True)}, {duration(index['age_s'])} before this report; {_fresh(index)}",
@@ -80,7 +80,7 @@ def _curves(index: Mapping[str, Any]) -> str:
         return f"<h3>Recall and latency by the number of hits</h3>{drawn_now}"
     base = f" Of the base that this build grew from, {escape(index['base'])}." if index["base"] else ""
     told = (
-        f"{where}, until nothing was left to find or time was up. The shaded line is the effort that searches take, the "
-        f"dashed one the recall that index.min_recall asks for.{base}"
+        f"{where}, until nothing was left to find or time was up. The shaded line is the effort that searches take, "
+        f"the dashed one the recall that index.min_recall asks for.{base}"
     )
     return f"<h3>Recall and latency by effort</h3>{figure(drawn.recall_by_effort(index), told)}"

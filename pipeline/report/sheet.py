@@ -12,12 +12,12 @@ from pipeline.archive import Archive
 from pipeline.builds import Build
 from pipeline.photo import Hit, UserError
 from pipeline.report import costs, drawn, glance, photos, searching
-from pipeline.report.tables import day, figure, paragraph, tiles
+from pipeline.report.tables import day, figure, paragraph, prose, tiles
 
 THUMBNAIL = 280  # pixels, long edge: shown at about 200
 STYLE = """
 nav { padding-top: 1.1rem; font: 400 .875rem/1.8 var(--sans); display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
-main > section { padding-top: clamp(2.25rem, 5vw, 3.5rem); }
+main > section { padding-top: clamp(1.75rem, 4vw, 2.75rem); }
 main > section + section { margin-top: clamp(2.25rem, 5vw, 3.5rem); border-top: 1px solid var(--rule); }
 h2 { font-weight: 400; font-size: clamp(1.6rem, 1.1rem + 2vw, 2.4rem); line-height: 1.25; letter-spacing: -.01em; }
 main h3 { font: 600 .9375rem/1.4 var(--sans); margin: 2.5rem 0 .6rem; }
@@ -38,7 +38,7 @@ section > p code, dd code, li code { font: .92em/1.5 ui-monospace, "SF Mono", Me
 table { border-collapse: collapse; font: 400 .875rem/1.45 var(--sans); }
 th, td { text-align: left; vertical-align: top; padding: .38rem 1.5rem .38rem 0; border-bottom: 1px solid var(--rule);
   overflow-wrap: normal; }
-th { font-weight: 400; color: var(--soft); }
+th { font-weight: 400; color: var(--soft); white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td:last-child, th:last-child { padding-right: 0; }
 .bar { display: block; width: clamp(5rem, 16vw, 14rem); padding-top: .38em; }
@@ -47,25 +47,28 @@ td:last-child, th:last-child { padding-right: 0; }
 figure { padding-top: 1.25rem; }
 .chart { overflow-x: auto; }
 .chart svg { display: block; height: auto; min-width: 30rem; width: 65rem; max-width: 100%; font-family: var(--sans); }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 2rem;
-  max-width: 66rem; }
-.pair .chart svg { min-width: 0; width: 31.25rem; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 0 2rem; }
+.beside .chart svg { min-width: 0; width: 24rem; }
 figcaption { max-width: 72ch; margin-top: .3rem; color: var(--soft); font: 400 .8125rem/1.55 var(--sans); }
 .facts-of { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem 1.5rem; margin-top: .9rem;
   font: 400 .875rem/1.5 var(--sans); }
 .facts-of dt { color: var(--soft); }
 .hits { padding-top: 1.5rem; gap: 2rem clamp(1rem, 2vw, 1.75rem);
-  grid-template-columns: repeat(auto-fill, minmax(min(45%, 11.5rem), 1fr)); }
+  grid-template-columns: repeat(6, minmax(0, 1fr)); }
+@media (max-width: 62rem) { .hits { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 .hits .mat { padding: .7rem; }
 .hits .caption { font-size: .9375rem; }
 .hits .machine, .hits .facts, .hits .place { font-size: .75rem; }
-@media (max-width: 34rem) { th, td { padding-right: 1rem; } .facts-of { grid-template-columns: 1fr; gap: 0; }
-  .facts-of dd { padding-bottom: .5rem; } }
+@media (max-width: 34rem) {
+  .hits { grid-template-columns: repeat(2, minmax(0, 1fr)); } th, td { padding-right: 1rem; }
+  .chart svg { min-width: 44rem; } .b { display: none; }
+  .facts-of { grid-template-columns: 1fr; gap: 0; } .facts-of dd { padding-bottom: .5rem; }
+}
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --rule: #bbb; --mat: #f2f2f2; --link: #7b3a1c;
     --series-1: #7b3a1c; --series-2: #2f5d73; --series-3: #6b7a2e; --series-4: #b0812a; --series-5: #7a4a6e; }
   body { font-size: 10pt; padding: 0; } nav { display: none; }
-  .hits { grid-template-columns: repeat(5, 1fr); } li, figure, tr, .todo { break-inside: avoid; }
+  .hits { grid-template-columns: repeat(6, minmax(0, 1fr)); } li, figure, tr, .todo { break-inside: avoid; }
   h2, h3 { break-after: avoid; } .chart, .wide { overflow: visible; } .chart svg { min-width: 0; }
   .bar i { print-color-adjust: exact; }
 }
@@ -110,9 +113,10 @@ def render(archive: Archive, build: Build | None, said: Mapping[str, Any]) -> st
 
 
 def _measures(said: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Of captions: (name of a measure, how it lies), where there is any."""
+    """Of captions: (name of a measure, how it lies), where there is any and they differ."""
     found = said["captions"] or {}
-    return [(name, found[name]) for name in ("logprob", "cosine") if found.get(name)]
+    some = [(name, found[name]) for name in ("logprob", "cosine") if found.get(name)]
+    return [(name, measure) for name, measure in some if measure["least"] < measure["most"]]
 
 
 def _thumbnail(row_id: int, data: bytes) -> str:
@@ -140,8 +144,8 @@ def _captions(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]
     body = tiles(shown)
     if not found["machine"]:
         return body
-    models = ", ".join(f"{escape(model)} ({number:,})" for model, number in found["models"].items())
-    body += paragraph(f"Machine captions come from {models}, and nobody has checked them. What follows is about these.")
+    models = ", ".join(map(escape, found["models"]))
+    body += paragraph(f"The machine’s are by {models}; nobody has checked them. What follows is about these.")
     body += figure(drawn.words(found["words"]), "Short words and the commonest of English are left out.")
     charts = [figure(drawn.lengths(found["lengths"]))]
     heads = {
@@ -154,13 +158,15 @@ def _captions(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]
         ends = "The outermost bars hold the tails; the dashed line is the median."
         charts.append(figure(drawn.spread(measure, label), f"{meaning} {ends}"))
         items = "".join(
-            contact_sheet.photo(*_with(hits, wall, one["row_id"]), f"<span>{name} {one['value']:.3f}</span>")
+            contact_sheet.photo(
+                *_with(hits, wall, one["row_id"]), f"<span>{name} {one['value']:.3f}</span>".replace("-", "−")
+            )
             for one in measure["lowest"]
         )
         looks += f'<h3>Worth a look: the lowest {label}</h3><ol class="hits">{items}</ol>'
     command = f"tintype correct {escape(said['archive'])} ID --caption TEXT"
     looks += paragraph(f"<code>{command}</code> puts a better caption in the place of a machine’s.")
-    return f'{body}<div class="pair">{"".join(charts)}</div>{looks}'
+    return f'{body}<div class="beside">{"".join(charts)}</div>{looks}'
 
 
 def _with(
@@ -178,4 +184,4 @@ def _footer(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]])
         notes.append("The captions in italics were written by a machine and checked by nobody.")
     if any(hit.photo_id.startswith("flickr:") for hit, _ in hits.values()):
         notes.append(page.FLICKR_NOTICE)
-    return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"
+    return f"<footer>{''.join(f'<p>{prose(note)}</p>' for note in notes)}</footer>"

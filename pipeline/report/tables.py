@@ -1,17 +1,18 @@
 """Tables and other small pieces of the report's HTML. Cells are HTML already; whoever makes them has escaped them."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from pipeline import contact_sheet
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: str = "") -> str:
-    """A table that scrolls by itself where it is too wide; `numbers` says which columns are: "nn-n"."""
-    kinds = [" class=n" if numbers[place : place + 1] == "n" else "" for place in range(len(head))]
-    top = "".join(f"<th{kind} scope=col>{escape(name)}</th>" for kind, name in zip(kinds, head, strict=True))
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str:
+    """A table that scrolls by itself where it is too wide. `kinds` of columns: n for numbers, b for bars, - else."""
+    classes = ["" if kind == "-" else f" class={kind}" for kind in kinds]
+    top = "".join(f"<th{kind} scope=col>{escape(name)}</th>" for kind, name in zip(classes, head, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, row, strict=True)) + "</tr>"
         for row in rows
     )
     return (
@@ -42,7 +43,13 @@ def tiles(found: Iterable[tuple[str, str, str]]) -> str:
 
 def facts(found: Iterable[tuple[str, str]]) -> str:
     """Names with what is said of each (HTML)."""
-    return f'<dl class="facts-of">{"".join(f"<dt>{escape(name)}</dt><dd>{said}</dd>" for name, said in found if said)}</dl>'
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{said}</dd>" for name, said in found if said)
+    return f'<dl class="facts-of">{items}</dl>'
+
+
+def prose(text: str) -> str:
+    """Text as HTML: what it has between backticks is a command."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def paragraph(said: str) -> str:
