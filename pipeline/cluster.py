@@ -26,6 +26,7 @@ from pipeline import logs, storage
 from pipeline.archive import Archive
 from pipeline.photo import Size, UserError
 from pipeline.placement import Lane, Needs, Resources, Slot, places
+from pipeline.pulse import EVERY_S, Beat
 from pipeline.work import IN_FLIGHT, Desk, Do, Failure, Receipt, Report, Stage, attempt, close
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,9 @@ class RemoteDesk:
     def sizes(self, source: str, photo_id: str) -> list[Size] | None:
         return ray.get(self.actor.sizes.remote(source, photo_id))
 
+    def hear(self, beat: Beat) -> None:
+        self.actor.hear.remote(beat)  # nobody waits for it to be heard
+
 
 class DeskActor(Desk):
     """A Desk in an actor. Secrets come as an argument: a `runtime_env` would show them on the dashboard."""
@@ -86,6 +90,12 @@ class DeskActor(Desk):
         logs.to_stderr()
         os.environ.update(secrets)
         super().__init__(*desk)
+
+    def heard(self) -> list[Beat]:
+        """What was heard since this was asked last."""
+        with self.hearing:
+            beats, self.beats = list(self.beats.values()), {}
+        return beats
 
 
 class Worker:
@@ -152,23 +162,41 @@ def run(
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": DESK_CALLS, "scheduling_strategy": here}
     actor: Any = ray.remote(DeskActor).options(**options).remote(*arguments)
     lanes = [Lane(stage, partial(open_slot, stage, RemoteDesk(actor, desk.run))) for stage in stages]
+
+    def listen() -> None:
+        for beat in ray.get(actor.heard.remote()):
+            desk.hear(beat)
+
     try:
-        work_off(lanes, archive, actor if listing else None, report, fetchers, gpus)
+        work_off(lanes, archive, actor if listing else None, report, listen, fetchers, gpus)
     finally:
         for slot in [slot for lane in lanes for slot in lane.slots]:
             slot.close()
 
 
 def work_off(
-    lanes: Sequence[Lane], archive: Archive, lister: Any, report: Report, fetchers: int | None, gpus: int | None
+    lanes: Sequence[Lane],
+    archive: Archive,
+    lister: Any,
+    report: Report,
+    listen: Callable[[], None],
+    fetchers: int | None,
+    gpus: int | None,
 ) -> None:
-    """Do what is pending in the lanes, and what the desk lists, if there is a `lister`, until nothing is left."""
+    """Do what is pending in the lanes, and what the desk lists, if there is a `lister`, until nothing is left.
+
+    `listen` is called every second or two: it brings here what workers say of their parts.
+    """
     under_way: dict[Any, tuple[Lane, Slot, int]] = {}
     listed: Any = lister.list_all.options(num_returns="streaming").remote() if lister else None
     for lane in lanes:
         lane.add(lane.stage.pending(archive))
     watch = Watch()
+    listened = time.monotonic()
     while True:
+        if time.monotonic() - listened >= EVERY_S:
+            listened = time.monotonic()
+            listen()
         nodes = watch.nodes()
         for lane in lanes:
             lane.adjust(places(lane.stage, nodes, fetchers, gpus))

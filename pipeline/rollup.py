@@ -4,7 +4,6 @@ A roll-up in reports/ keeps of each receipt what status, index and plan ask for.
 it is only ever added to, and deleting it costs time alone.
 """
 
-import errno
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -63,11 +62,7 @@ def _read(archive: Archive, name: str) -> dict[str, Receipt]:
 
 
 def _write(archive: Archive, name: str, kept: dict[str, Receipt]) -> None:
-    try:
-        storage.replace(_url(archive, name), json.dumps(kept, separators=(",", ":")).encode())
-    except OSError as error:  # whoever may only read, or has a full disk, does without
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, *storage.FULL):
-            raise
+    storage.spare(_url(archive, name), json.dumps(kept, separators=(",", ":")).encode())
 
 
 def shortened(receipt: Receipt) -> Receipt:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import logs, rollup, storage, work
+from pipeline import logs, rollup, runs, storage, work
 from pipeline.archive import Archive
 from pipeline.config import Settings
 from pipeline.photo import REASONS
@@ -112,11 +112,14 @@ def run(
             source.check()
     else:
         Archive.open(settings.archive)
+    if "annotate" in steps and settings.derived():
+        progress.say("looking for the models' weights")
     found = find_weights(settings) if "annotate" in steps else {}
     if settings.run.runner == "local":
         todo = partial(_run, settings, progress, steps, retry_failed, refresh, found)
         card, built = todo(work.run, _indexer(settings, progress, update, in_threads))
         return Summary(progress, card, built)
+    progress.say("starting Ray" if "RAY_ADDRESS" not in os.environ else "connecting to Ray")
     from pipeline import cluster
 
     with cluster.connection():
@@ -141,32 +144,59 @@ def _run(
 ) -> tuple[dict[str, Any] | None, bool]:
     archive = Archive.create(settings.archive)
     storage.sweep(settings.archive)
-    store_weights(archive, found)
-    if retry_failed:
-        fetch.again(archive, settings.run.part_size)
-    stages = stages_of(settings, archive, steps, found)
-    if stages or "list" in steps:
-        rate, part_size = settings.images.rate, settings.run.part_size
-        desk = work.Desk(archive, settings.sources, part_size, rate, logs.new_run(), refresh)
-        done: list[work.Receipt] = []
-
-        def report(stage: str, said: work.Receipt | work.Failure) -> None:
-            progress.report(stage, said)
-            if not isinstance(said, work.Failure) and "part" in said:
-                done.append(rollup.shortened(said))
-
+    name = logs.new_run()
+    with runs.recorded(archive, name, steps, refresh=refresh, runner=settings.run.runner) as record:
+        store_weights(archive, found)
+        if retry_failed:
+            fetch.again(archive, settings.run.part_size)
+        stages = stages_of(settings, archive, steps, found)
+        if stages or "list" in steps:
+            desk = work.Desk(archive, settings.sources, settings.run.part_size, settings.images.rate, name, refresh)
+            progress.expect(pending(archive, stages, "list" in steps), desk.heard)
+            _work(archive, desk, stages, progress, record, partial(runner, listing="list" in steps))
+        if "index" not in steps or not settings.embeddings:
+            return None, False
         try:
-            with logs.about(desk.run, "run"):
-                runner(archive, desk, stages, report, listing="list" in steps)
+            card, built = indexer(archive)
         finally:
-            rollup.keep(archive, done)
-            forget.blank(archive)  # after a `forget` that was killed, of photos gone, or in a part that was under way
-    if "index" not in steps or not settings.embeddings:
-        return None, False
+            forget.renew(archive)
+        record["index"] = {"build": card["build"], "seconds": card["seconds"]} if built else None
+        return card, built
+
+
+def pending(archive: Archive, stages: Sequence[work.Stage], listing: bool) -> dict[str, int | None]:
+    """Photos that wait for each stage; None for listing, since how many there will be is not known."""
+    waiting: dict[str, int | None] = {"list": None} if listing else {}
+    for stage in stages:
+        parts = stage.pending(archive)
+        receipts = rollup.receipts(archive, archive.table(stage.source)) if parts else {}
+        waiting[stage.name] = sum(receipts[part]["rows"] for part in parts)
+    return waiting
+
+
+def _work(
+    archive: Archive,
+    desk: work.Desk,
+    stages: Sequence[work.Stage],
+    progress: Progress,
+    record: runs.Record,
+    runner: Callable[..., None],
+) -> None:
+    """Have the stages done, and keep what came of it: in the roll-ups, and in the run's record."""
+    done: list[work.Receipt] = []
+
+    def report(stage: str, said: work.Receipt | work.Failure) -> None:
+        progress.report(stage, said)
+        if not isinstance(said, work.Failure) and "part" in said:
+            done.append(rollup.shortened(said))
+
     try:
-        return indexer(archive)
+        with logs.about(desk.run, "run"):
+            runner(archive, desk, stages, report)
     finally:
-        forget.renew(archive)
+        runs.add(record, done, progress.failures)
+        rollup.keep(archive, done)
+        forget.blank(archive)  # after a `forget` that was killed, of photos gone, or in a part that was under way
 
 
 def _indexer(

@@ -193,6 +193,15 @@ def replace(url: str, data: Path | bytes) -> None:
         fs.put_file(str(data), path_there)
 
 
+def spare(url: str, data: bytes) -> None:
+    """As `replace`, for what can be done without: whoever may only read, or has a full disk, goes without it."""
+    try:
+        replace(url, data)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, *FULL):
+            raise
+
+
 def read(url: str) -> bytes:
     """The bytes at `url`. Raises FileNotFoundError."""
     fs, path = filesystem(url)

@@ -19,6 +19,7 @@ from pipeline.duplicates import Found
 from pipeline.export.selection import RESERVED
 from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
+from pipeline.progress import duration
 from pipeline.search import Answer, in_words
 from pipeline.search.hits import copies, score
 from pipeline.upkeep.forget import Removed
@@ -138,18 +139,6 @@ def _stage(said: Mapping[str, Any], stage: str) -> str:
         "fetch": f", {size(said['bytes'])}",
     }.get(stage, "")
     return ("not measured here yet" if seconds is None else duration(seconds)) + more
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "3 h 20 min", "2 days 4 h"."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 36 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 def size(number: float) -> str:

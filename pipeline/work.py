@@ -5,6 +5,7 @@ committed is the next one's work at once, so that listing, fetching and annotati
 """
 
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pipeline import logs, storage
 from pipeline.archive import Archive
 from pipeline.gate import Gate, Gates
 from pipeline.photo import Size, TryLater, UserError
+from pipeline.pulse import Beat
 from pipeline.sources import Source
 from pipeline.stages.fetch import Shared
 from pipeline.stages.list import list_source
@@ -23,6 +25,7 @@ from pipeline.upkeep.refresh import refresh_source
 
 log = logging.getLogger(__name__)
 
+HEARD = 1000  # parts of which the last word is kept
 IN_FLIGHT = 2  # parts on one device, so that it never waits at a part's end
 STEPS = ("list", "fetch", "annotate", "index")  # of a whole run, in their order
 
@@ -83,6 +86,8 @@ class Desk:
         self.run = run
         self.refresh = refresh
         self.sources = {source.name: source for source in sources}
+        self.beats: dict[tuple[str, int], Beat] = {}
+        self.hearing = threading.Lock()
         self.part_size = part_size
         self.gate = Gate(rate)
         gates = Gates()
@@ -111,6 +116,20 @@ class Desk:
 
     def pause(self, seconds: float) -> None:
         self.gate.pause(seconds)
+
+    def hear(self, beat: Beat) -> None:
+        """Take a worker's word of how far its part is."""
+        key = (beat.stage, beat.part)
+        with self.hearing:
+            self.beats.pop(key, None)
+            self.beats[key] = beat
+            if len(self.beats) > HEARD:
+                self.beats.pop(next(iter(self.beats)))
+
+    def heard(self) -> list[Beat]:
+        """The last word of each part, those of parts that have ended since included."""
+        with self.hearing:
+            return list(self.beats.values())
 
 
 def attempt(run: str, stage: str, do: Do, part: int) -> list[Receipt] | Failure:

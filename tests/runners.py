@@ -12,9 +12,10 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.archive import Archive
 from pipeline.photo import UserError
+from pipeline.pulse import Beat
 from pipeline.work import Do, Shared, Stage
 
-# What a stage does at a part, by part number: "raise", "die" (always), "die once", "linger", "refuse".
+# What a stage does at a part, by part number: "raise", "die" (always), "die once", "linger", "tell", "refuse".
 Trouble = dict[int, str]
 
 
@@ -50,6 +51,9 @@ def load(archive: Archive, target: str, trouble: Trouble, marks: str, shared: Sh
 
             archive.table(target).write(part, half(), {}, schemas.FORGOTTEN)
             return []
+        if what == "tell":
+            shared.hear(Beat("annotate" if "captions" in target else "fetch", part, 1, "here", 1, time.time(), 2, 0.0))
+            time.sleep(1.2)  # the driver listens once a second
         if what == "linger":
             time.sleep(1)
         return [write(archive, target, part)]

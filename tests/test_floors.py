@@ -11,11 +11,11 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # Lowest first; a module may import what stands on its own line (its package) or on an earlier one.
 FLOORS = [
     ["__init__"],
-    ["photo", "gate", "logs"],
+    ["photo", "gate", "logs", "pulse"],
     ["schemas", "storage", "pixels", "page", "charts"],
     ["archive", "imaging", "phash"],
     ["rollup"],
-    ["sources", "models", "indexes", "words"],
+    ["sources", "models", "indexes", "words", "runs"],
     ["builds"],
     ["stages"],
     ["upkeep", "duplicates"],

@@ -231,7 +231,7 @@ def test_the_command_line(archive: Archive, tmp_path: Path, capsys: pytest.Captu
 def test_only_of_many_queries_is_said_how_many_are_done(
     archive: Archive, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0)
+    monkeypatch.setattr(progress, "PLAIN_S", 0)
     two = written(tmp_path / "q.jsonl", [{"text": "title"}, {"text": "flickr"}])
     assert main(["search", archive.url, "--queries", two, "--text-only", "--json"]) == 0
     assert "2 of 2 queries" in capsys.readouterr().err

@@ -67,6 +67,13 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(runner: Runner, archive
     assert not failures(again) and archive.table("captions/x").parts() == list(PARTS)
 
 
+def test_workers_tell_how_far_their_parts_are(runner: Runner, archive: Archive, tmp_path: Path) -> None:
+    desk = Desk(archive, [], 10, None)
+    stages = runners.stages(archive, tmp_path, {1: "tell"}, {4: "tell"})
+    runner(archive, desk, stages, lambda stage, what: None, listing=False)
+    assert {(beat.stage, beat.part, beat.rows) for beat in desk.heard()} == {("fetch", 1, 1), ("annotate", 4, 1)}
+
+
 def test_a_wrong_request_ends_the_run(runner: Runner, archive: Archive, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the whole run is wrong$"):
         go(runner, archive, runners.stages(archive, tmp_path, {}, {0: "refuse"}))

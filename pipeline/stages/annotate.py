@@ -18,7 +18,9 @@ from pipeline.models import openclip, store
 from pipeline.models.coca import Caption, Captioner
 from pipeline.models.openclip import Model
 from pipeline.models.settings import CaptionSettings, EmbeddingSettings
+from pipeline.pulse import Hear, Pulse
 from pipeline.stages.feed import Feed, Output, Part
+from pipeline.stages.fetch import Shared
 
 COLUMNS = ["row_id", "photo_id", "outcome", "image"]
 DECODING = "upright sRGB, reduced towards the model's side"  # part of a table's identity
@@ -32,9 +34,11 @@ class Annotator:
     `close` ends its own threads.
     """
 
-    def __init__(self, archive: Archive, outputs: Sequence[Output]) -> None:
+    def __init__(self, archive: Archive, outputs: Sequence[Output], hear: Hear | None = None) -> None:
+        """`hear` is told every second or so how far each part is."""
         self.archive = archive
         self.outputs = tuple(outputs)
+        self.hear = hear
         self.feed = Feed(cpus())
         self.close = self.feed.close
 
@@ -44,7 +48,8 @@ class Annotator:
         if not outputs:
             return []
         source = self.archive.table("images").receipt(part)
-        with self.feed.part(outputs, source["rows"]) as made:
+        tell = Pulse(self.hear, "annotate", part) if self.hear else None
+        with self.feed.part(outputs, source["rows"], tell) as made:
             keys = self.read(part, made)
             self.feed.wait(made)
         return [self.write(part, output, keys, made, source["write_id"]) for output in outputs]
@@ -89,7 +94,7 @@ def load(
     embeddings: Mapping[str, EmbeddingSettings],
     captions: Mapping[str, CaptionSettings],
     checkpoints: Mapping[tuple[str, str | None], str | None],
-    shared: object = None,
+    shared: Shared | None = None,
 ) -> Callable[[int], list[dict[str, Any]]]:
     """Load the models, claim their tables, and return an Annotator of them. Raises UserError.
 
@@ -113,7 +118,7 @@ def load(
         identity = (captioner or model).identity() | {"decoding": DECODING}
         archive.table(output.table).claim(identity | fixed)
         outputs.append(output)
-    return Annotator(archive, outputs)
+    return Annotator(archive, outputs, shared.hear if shared else None)
 
 
 def table(output: Output, keys: Sequence[Key], values: Sequence[np.ndarray | Caption | str]) -> pa.Table:

@@ -6,6 +6,7 @@ batch of the part before, and its reading and writing happen beside the computin
 """
 
 import atexit
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -23,6 +24,7 @@ import pyarrow as pa
 from pipeline import imaging, schemas
 from pipeline.models.coca import Caption, Captioner
 from pipeline.models.openclip import Model
+from pipeline.pulse import EVERY_S
 
 AHEAD = 4  # batches of pictures decoded, or being decoded, that the device has not taken
 AHEAD_BYTES = 512 << 20  # of files among them
@@ -51,6 +53,7 @@ class Part:
 
     Attributes:
         outputs: what its pictures are wanted for
+        rows: it has in all
         coming: rows not yet taken in
         missing: values not yet made, one a row and output
         values: table → row id → what was made of it: a vector float16[dim], a Caption, or the name of a problem
@@ -60,7 +63,9 @@ class Part:
     """
 
     outputs: tuple[Output, ...]
-    coming: int
+    rows: int
+    tell: Callable[[int, float], None] | None = None  # how many rows are done, and seconds the device has computed
+    coming: int = 0
     missing: int = 0
     values: dict[str, dict[int, np.ndarray | Caption | str]] = field(default_factory=dict)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -68,7 +73,7 @@ class Part:
     trace: TracebackType | None = None
 
     def __post_init__(self) -> None:
-        self.missing = self.coming * len(self.outputs)
+        self.coming, self.missing = self.rows, self.rows * len(self.outputs)
         self.values = {output.table: {} for output in self.outputs}
 
     def check(self) -> None:
@@ -126,6 +131,7 @@ class Feed:
         self.hand: list[tuple[Picture, list[np.ndarray]]] = []  # decoded pictures for the next batch
         self.staged: Batch | None = None
         self.captioning: dict[Output, set[Picture]] = {}  # what each captioner has begun with
+        self.busy_s = 0.0  # seconds that the device has computed
         self.closed = False
         self.pool = ThreadPoolExecutor(threads, "decode")
         self.threads = [
@@ -149,9 +155,11 @@ class Feed:
     # --- the parts' own threads ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def part(self, outputs: tuple[Output, ...], rows: int) -> Iterator[Part]:
+    def part(
+        self, outputs: tuple[Output, ...], rows: int, tell: Callable[[int, float], None] | None = None
+    ) -> Iterator[Part]:
         """Announce a part: until all its rows have come, or the block has ended, batches wait to be full."""
-        part = Part(outputs, rows)
+        part = Part(outputs, rows, tell)
         with self.changed:
             if self.closed:
                 raise RuntimeError("closed")
@@ -171,8 +179,7 @@ class Feed:
     def add(self, part: Part, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take in the next rows of a part, once there is room for them. Raises what has made the part fail."""
         with self.changed:
-            self.changed.wait_for(lambda: part.error or self.has_room(part))
-            part.check()
+            self._wait(part, lambda: self.has_room(part))
             part.coming -= len(rows)
             for row in rows:
                 picture = Picture(part, row["row_id"])
@@ -193,8 +200,16 @@ class Feed:
     def wait(self, part: Part) -> None:
         """Wait until all values of a part are there. Raises what has made it fail."""
         with self.changed:
-            self.changed.wait_for(lambda: part.error or not part.missing)
-            part.check()
+            self._wait(part, lambda: not part.missing)
+
+    def _wait(self, part: Part, ready: Callable[[], bool]) -> None:
+        """Wait for something, saying meanwhile how far the part is; the lock is held. Raises what has made it fail."""
+        there = False
+        while not there:
+            there = self.changed.wait_for(lambda: bool(part.error) or ready(), EVERY_S)
+            if part.tell:
+                part.tell(part.rows - math.ceil(part.missing / len(part.outputs)), self.busy_s)
+        part.check()
 
     # --- what all threads call ----------------------------------------------------------------------------------------
 
@@ -371,6 +386,7 @@ class Feed:
             self.changed.notify_all()
 
     def _share(self, parts: list[Part], phase: str, seconds: float) -> None:
+        self.busy_s += seconds if phase != "waiting" else 0.0
         for part, pictures in Counter(parts).items():
             part.seconds[phase] += seconds * pictures / len(parts)
 

@@ -19,6 +19,7 @@ from pipeline.archive import Archive
 from pipeline.gate import Pacer
 from pipeline.imaging import BadImage, Checked, Checker
 from pipeline.photo import OUTCOMES, REASONS, Size
+from pipeline.pulse import Beat, Pulse
 from pipeline.sources import Source, parquet
 from pipeline.stages.ahead import Fetched, Photo, batched, in_order
 from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
@@ -72,6 +73,8 @@ class Shared(Pacer, Protocol):
 
     def sizes(self, source: str, photo_id: str) -> list[Size] | None: ...
 
+    def hear(self, beat: Beat) -> None: ...
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -88,7 +91,8 @@ class Parts:
 
     def __call__(self, part: int) -> list[Receipt]:
         where, how = (self.archive, part), (self.settings, self.sources)
-        return [fetch_part(*where, *how, gate=self.shared, sizes=self.shared.sizes, checker=self.checker)]
+        shared: dict[str, Any] = {"gate": self.shared, "sizes": self.shared.sizes, "checker": self.checker}
+        return [fetch_part(*where, *how, **shared, moved=Pulse(self.shared.hear, "fetch", part))]
 
     def close(self) -> None:
         self.checker.close()
@@ -109,8 +113,10 @@ def fetch_part(
     gate: Pacer,
     sizes: Sizes,
     checker: Checker | None = None,
+    moved: Callable[[int], None] | None = None,
 ) -> Receipt:
     """Commit an images part; its receipt, or that of another writer who was first. `checker`: None for one of its own.
+    `moved` is told how many of its photos have ended, one by one.
 
     Beside what every receipt holds: outcomes and reasons with their counts, requests, bytes, seconds by phase (summed
     over the connections), the write id of the photos part, and as `exceptions` those photos that were not fetched, or
@@ -121,9 +127,8 @@ def fetch_part(
     rows = photos.read(part, ["row_id", "photo_id", "source", "media", "sizes", "attempt"])
     forgotten = archive.forgotten()
     with nullcontext(checker) if checker else Checker() as checker:
-        batches = fetch_rows(
-            rows, settings, sources, gate=gate, sizes=sizes, checker=checker, forgotten=forgotten, receipt=receipt
-        )
+        how: dict[str, Any] = {"gate": gate, "sizes": sizes, "checker": checker, "forgotten": forgotten, "moved": moved}
+        batches = fetch_rows(rows, settings, sources, receipt=receipt, **how)
         first = images.write(part, batches, receipt, schemas.IMAGES)
     return receipt if first else images.receipt(part)
 
@@ -138,6 +143,7 @@ def fetch_rows(
     checker: Checker,
     receipt: Receipt,
     forgotten: Collection[str] = (),
+    moved: Callable[[int], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Rows of schemas.PHOTOS → rows of schemas.IMAGES in the same order, in batches of at most 50 rows or 16 MB.
 
@@ -146,7 +152,8 @@ def fetch_rows(
     http = {name: getattr(settings, name) for name in ("connections", "timeout", "deadline", "attempts", "backoff")}
     with Downloader(gate, max_bytes=settings.max_bytes, contact=settings.contact, **http) as downloader:
         fetcher = Fetcher(settings, sources, sizes, forgotten, downloader, checker, asyncio.Semaphore(checker.children))
-        batches = batched(_counted(in_order(fetcher.fetch, photos.to_pylist(), settings.connections), receipt))
+        fetched = in_order(fetcher.fetch, photos.to_pylist(), settings.connections)
+        batches = batched(_counted(fetched, receipt, moved))
 
         async def draw() -> list[dict[str, Any]] | None:
             return await anext(batches, None)
@@ -287,8 +294,10 @@ def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
-async def _counted(fetched: AsyncIterable[Fetched], receipt: Receipt) -> AsyncIterator[Fetched]:
-    """Pass on what was fetched; when all is through, enter into `receipt` what it came to."""
+async def _counted(
+    fetched: AsyncIterable[Fetched], receipt: Receipt, moved: Callable[[int], None] | None
+) -> AsyncIterator[Fetched]:
+    """Pass on what was fetched, and say how much; when all is through, enter into `receipt` what it came to."""
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     tallies: list[Tally] = []
@@ -301,6 +310,8 @@ async def _counted(fetched: AsyncIterable[Fetched], receipt: Receipt) -> AsyncIt
         if one.row["reason"]:
             reasons[one.row["reason"]] += 1
         tallies.append(one.tally)
+        if moved:
+            moved(len(tallies))
         yield one
     phases = ("waiting", "downloading", "resting", "decoding")
     receipt |= {

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import schemas
+from pipeline import pulse, schemas
 from pipeline.archive import Archive
 from pipeline.models import openclip
 from pipeline.models.coca import Captioner
@@ -95,6 +95,19 @@ def at_once(annotator: Annotator, parts: list[int]) -> list[Future[Any]]:
 
 def rows(archive: Archive, table: str, part: int) -> list[dict[str, Any]]:
     return archive.table(table).read(part).to_pylist()
+
+
+def test_an_annotator_tells_how_far_its_parts_are(
+    archive: Archive, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "EVERY_S", 0.0)
+    add_images(archive, 0, ["picture", "gone", "picture"] * 7)
+    heard: list[pulse.Beat] = []
+    annotator.hear = heard.append
+    annotator(0)
+    told = [(beat.stage, beat.part, beat.rows) for beat in heard]
+    assert told == sorted(told) and told[-1] == ("annotate", 0, 21)
+    assert heard[-1].busy_s and heard[-1].busy_s > 0
 
 
 def test_batches_are_full_across_parts(archive: Archive, annotator: Annotator, sizes: list[int]) -> None:

@@ -20,6 +20,7 @@ from pipeline.archive import Archive
 from pipeline.gate import Gate
 from pipeline.imaging import Checker
 from pipeline.photo import Size, UserError
+from pipeline.pulse import Beat
 from pipeline.sources.flickr import FlickrSource
 from pipeline.stages import fetch
 from pipeline.stages.download import Tally
@@ -367,6 +368,9 @@ class Shared(Gate):
     def sizes(self, source, photo_id):
         raise AssertionError
 
+    def hear(self, beat):
+        pass
+
 do = Parts(Archive.open(sys.argv[1]), ImageSettings(rate=None), {}, Shared(None))
 [receipt] = do(0)
 assert receipt["outcomes"] == {"fetched": receipt["rows"]}, receipt["outcomes"]
@@ -454,6 +458,17 @@ class Shared(Gate):
 
     def sizes(self, source: str, photo_id: str) -> list[Size] | None:
         return self.asked(source, photo_id)
+
+    def hear(self, beat: Beat) -> None:
+        pass
+
+
+def test_each_photo_that_ended_is_told(host: ImageHost, archive: Archive) -> None:
+    rows = photos(*(host.url(f"/{name}.jpg", Answer(JPEG)) for name in "abc"))
+    archive.table("photos").write(0, [rows], {}, schemas.PHOTOS)
+    told: list[int] = []
+    fetch_part(archive, 0, SETTINGS, {}, gate=Gate(None), sizes=Asked(), moved=told.append)
+    assert told == [1, 2, 3]
 
 
 def test_the_part_of_another_writer_stands(host: ImageHost, archive: Archive) -> None:
