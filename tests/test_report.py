@@ -17,7 +17,7 @@ from pipeline.duplicates import report as duplicates
 from pipeline.indexes import recall
 from pipeline.page import FLICKR_NOTICE
 from pipeline.photo import REASONS, UserError
-from pipeline.report import curves, drawn, runs
+from pipeline.report import curves, drawn, spent
 from pipeline.report.glance import HELP
 from pipeline.report.sheet import render
 from pipeline.stages import index, measure
@@ -186,7 +186,7 @@ def test_what_a_run_cost(tmp_path: Path) -> None:
     archive = Archive.create(str(tmp_path))
     for name, record in (("a", {"run": "a"}), ("b", RECORD)):
         storage.replace(f"{archive.url}/reports/runs/{name}.json", json.dumps(record).encode())
-    last, first = runs.runs(archive)
+    last, first = spent.last(archive)
     assert last["photos_per_s"] == {"list": 5.0, "fetch": 2.5, "annotate": 2.0}
     assert last["phases"]["annotate"] == SECONDS | {"writing": 0.75}  # made together: counted once
     assert last["phases"]["index"] == {"add": 2.0}
@@ -199,7 +199,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     archive = Archive.create(str(tmp_path))
     storage.replace(f"{archive.url}/reports/runs/a.json", b"{")
     with pytest.raises(UserError, match=r"runs/a\.json is damaged; delete it"):
-        runs.runs(archive)
+        spent.last(archive)
 
 
 def test_without_records_the_receipts_tell(archive: Archive, said: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pipeline.archive import Archive
 from pipeline.builds import Build
 from pipeline.duplicates import report as duplicates
 from pipeline.photo import UserError
-from pipeline.report import curves, photos, runs
+from pipeline.report import curves, photos, spent
 from pipeline.report.captions import captions
 from pipeline.status import status
 
@@ -54,7 +54,7 @@ def figures(
     say("photos by year and licence")
     known = photos.tally(archive, build)
     say("what runs did")
-    record, all_runs = runs.runs(archive), runs.so_far(archive)
+    last, so_far = spent.last(archive), spent.so_far(archive)
     say("measuring the index")
     indexed = {name: _indexed(archive, build, name) for name in state["indexes"]}
     say("captions")
@@ -69,8 +69,8 @@ def figures(
         "bytes": {name: size for name, size in others.items() if size},
         "listings": state["listings"],
         "duplicates": {name: _duplicates(archive, name, card) for name, card in state["indexes"].items()},
-        "runs": record,
-        "so_far": all_runs,
+        "runs": last,
+        "so_far": so_far,
         "indexes": indexed,
         "captions": captions(build) if build else None,
         "wall": photos.sample(archive, build, wall),

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from pipeline.progress import duration
 from pipeline.report import drawn
 from pipeline.report.tables import day, facts, figure, paragraph, prose, tiles
-from pipeline.terminal import count, duration, size
+from pipeline.terminal import size
+from pipeline.upkeep.inspection import count
 
 
 def section(said: Mapping[str, Any]) -> str:

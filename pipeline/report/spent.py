@@ -1,13 +1,11 @@
 """What runs did and cost: from the records in reports/runs, and from the receipts of all parts."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline import rollup, storage
+from pipeline import rollup, runs
 from pipeline.archive import Archive
-from pipeline.photo import UserError
 from pipeline.rollup import Receipt
 
 SHOWN = 50  # the last ones
@@ -16,21 +14,9 @@ BUSY = ("embedding", "captioning")  # a device at work
 WRITING = "writing"  # the one phase that tables made together do not share
 
 
-def runs(archive: Archive) -> list[dict[str, Any]]:
+def last(archive: Archive) -> list[dict[str, Any]]:
     """The last runs, the latest first; see `_told`. Raises UserError for a damaged record."""
-    folder = storage.join(archive.url, "reports", "runs")
-    names = [name for name in storage.names(folder) if name.endswith(".json")][-SHOWN:]
-    return [_told(_record(storage.join(folder, name))) for name in reversed(names)]
-
-
-def _record(url: str) -> dict[str, Any]:
-    try:
-        record = json.loads(storage.read(url))
-        if not isinstance(record, dict):
-            raise ValueError("not a record")
-    except ValueError as error:
-        raise UserError(f"the record of a run in {url} is damaged; delete it") from error
-    return record
+    return [_told(record) for record in reversed(runs.all_of(archive, SHOWN))]
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +32,7 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
     tables = [(name, {"seconds": phases}) for name, phases in (record.get("phases") or {}).items()]
     index = record.get("index") or {}
     phases = by_phase(tables) | ({"index": index["seconds"]} if index.get("seconds") else {})
-    kept = ("run", "command", "started_at", "ended_at", "seconds", "ended", "runner", "refresh", "outcomes", "reasons")
+    kept = ("run", "command", "started_at", "ended_at", "seconds", "ended", "runner", "outcomes", "reasons")
     return {key: record.get(key) for key in kept} | {
         "rows": {name: number for name, number in rows.items() if number},
         "photos_per_s": {name: round(number / seconds, 3) for name, number in rows.items() if seconds and number},
