@@ -159,6 +159,20 @@ def test_what_people_and_takedowns_say_since_holds_at_once(tmp_path: Path) -> No
     assert (hit.caption, hit.caption_by) == ("a person’s words", "Anna")
 
 
+def documented() -> str:
+    document = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+    return document[document.index("| key of the report |") :]
+
+
+def test_every_key_is_documented(said: dict[str, Any]) -> None:
+    lines = documented().split("\n\n")[0].splitlines()
+    assert {key for line in lines for key in re.findall(r"`(\w+)`", line.split("|")[1])} == said.keys()
+    [index] = said["indexes"].values()
+    captions = said["captions"]
+    groups = [said["facts"], said["so_far"], index, index["measured"], captions, captions["logprob"]]
+    assert {key for group in groups for key in group if f"`{key}`" not in documented()} == set()
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 RECORD = {
@@ -193,6 +207,7 @@ def test_what_a_run_cost(tmp_path: Path) -> None:
     assert last["device_busy"] == 0.8
     assert last["bytes_per_s"] == 100_000
     assert (first["run"], first["photos_per_s"], first["device_busy"]) == ("a", {}, None)
+    assert {key for key in last if f"`{key}`" not in documented()} == set()
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
