@@ -13,8 +13,9 @@ from pipeline.upkeep.inspection import count
 CHARTED = 8  # runs with a bar
 VERBS = {"list": "listed", "fetch": "fetched", "annotate": "annotated", "hash": "hashed"}
 NOTE = (
-    "Seconds are summed over all that worked side by side, so that they may be more than the clock’s. The device is "
-    "busy while it embeds or captions, and waits while no picture is decoded yet."
+    "Photos a second are those of a run’s whole time, since stages overlap. Seconds are summed over all that worked "
+    "side by side, so that they may be more than the clock’s. The device is busy while it embeds or captions, and "
+    "waits while no picture is decoded yet."
 )
 
 

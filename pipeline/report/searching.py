@@ -77,7 +77,10 @@ def _curves(index: Mapping[str, Any]) -> str:
         )
     where = f"Measured while this report was made, on this machine of {count(measured['cpus'], 'CPU')}"
     if not measured["curve"]:
-        told = f"Recall is the build’s own. {where}: the bars are the median and, behind it, the 99th percentile."
+        slow = ", ".join(
+            f"{pace['p99']:.2g} ms for {count(int(k), 'hit')}" for k, pace in measured["depths"].items() if pace
+        )
+        told = f"Recall is the build’s own. {where}: latency; one query in 100 took over {slow or 'nothing'}."
         drawn_now = figure(drawn.recall_by_depth(index), told)
         return f"<h3>Recall and latency by the number of hits</h3>{drawn_now}"
     base = f" Of the base that this build grew from, {escape(index['base'])}." if index["base"] else ""

@@ -62,13 +62,14 @@ figcaption { max-width: 72ch; margin-top: .3rem; color: var(--soft); font: 400 .
 @media (max-width: 34rem) {
   .hits { grid-template-columns: repeat(2, minmax(0, 1fr)); } th, td { padding-right: 1rem; }
   .chart svg { min-width: 44rem; } .b { display: none; }
+  .wide table { width: max-content; } td { max-width: 15rem; }
   .facts-of { grid-template-columns: 1fr; gap: 0; } .facts-of dd { padding-bottom: .5rem; }
 }
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --rule: #bbb; --mat: #f2f2f2; --link: #7b3a1c;
     --series-1: #7b3a1c; --series-2: #2f5d73; --series-3: #6b7a2e; --series-4: #b0812a; --series-5: #7a4a6e; }
   body { font-size: 10pt; padding: 0; } nav { display: none; }
-  .hits { grid-template-columns: repeat(6, minmax(0, 1fr)); } li, figure, tr, .todo { break-inside: avoid; }
+  .hits { grid-template-columns: repeat(4, minmax(0, 1fr)); } li, figure, tr, .todo { break-inside: avoid; }
   h2, h3 { break-after: avoid; } .chart, .wide { overflow: visible; } .chart svg { min-width: 0; }
   .bar i { print-color-adjust: exact; }
 }
