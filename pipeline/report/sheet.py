@@ -147,7 +147,8 @@ def _captions(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]
         return body
     models = ", ".join(map(escape, found["models"]))
     body += paragraph(f"The machine’s are by {models}; nobody has checked them. What follows is about these.")
-    body += figure(drawn.words(found["words"]), "Short words and the commonest of English are left out.")
+    some = "" if found["words_one_in"] == 1 else f" Counted in one caption of {found['words_one_in']}."
+    body += figure(drawn.words(found["words"]), f"Short words and the commonest of English are left out.{some}")
     charts = [figure(drawn.lengths(found["lengths"]))]
     heads = {
         "logprob": ("mean log-probability of a token", "Nearer 0, the model was surer of its words."),
