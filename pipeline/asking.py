@@ -1,4 +1,4 @@
-"""The commands that ask an archive, and change nothing in it but caches: search, verify, rights, duplicates, export."""
+"""The commands that ask an archive, and change nothing in it but caches: search, verify, report, export, …"""
 
 import json
 import sys
@@ -166,6 +166,32 @@ def duplicates_command(
         print(json.dumps(report.said(build, found), ensure_ascii=False))
     else:
         out.print(terminal.duplicates(report.said(build, found), found), highlight=False)
+
+
+def report_command(
+    archive: ArchiveName,
+    html: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Where to; report.html, or with --json nowhere.")
+    ] = None,
+    of: Annotated[str | None, typer.Option(help="Whose index tells of photos and captions; else the first.")] = None,
+    photos: Annotated[int, typer.Option(min=0, help="How many photos are shown.")] = 48,
+    as_json: Json = False,
+) -> None:
+    """Write what an archive holds, what its runs cost and how its index searches, as one page to read or print."""
+    from pipeline.report import chosen, figures
+    from pipeline.report.sheet import render
+
+    there = Archive.open(archive_url(archive))
+    build, why_not = chosen(there, of)
+    with progress.Progress(err) as shown:
+        said = figures(there, build, why_not, wall=photos, say=lambda step: shown.say(f"report: {step}"))
+        path = html or (None if as_json else "report.html")
+        if path:
+            Path(path).write_text(render(there, build, said), encoding="utf-8")
+    if path:
+        print(f"tintype: wrote the report {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
 
 
 class ExportKind(StrEnum):

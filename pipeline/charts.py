@@ -14,6 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # As page.STYLE has them by day. In SVG they stand as its variables, so that they follow the reader's colour scheme.
 INK, SOFT, RULE, PAPER = "#1e1b17", "#6a6359", "#dcd5c8", "#faf8f3"
@@ -76,6 +77,26 @@ def png(drawn: Figure) -> bytes:
 def short(label: str) -> str:
     """A label that leaves room for the chart."""
     return label if len(label) <= LONGEST else label[: LONGEST - 1].rstrip() + "…"
+
+
+def counts(axes: Axes, ticks: int = 4) -> None:
+    """A y axis of whole numbers, with lines to read them by."""
+    axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.grid(True)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def whole(axes: Axes, ticks: int) -> None:
+    """An x axis of whole numbers, such as years."""
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
+
+
+def doubling(axes: Axes) -> None:
+    """An x axis on which each step is twice the one before."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def heatmap(

@@ -16,10 +16,27 @@ from pipeline.photo import Hit
 from pipeline.search import Answer, Picture, hits, in_words
 
 THUMBNAIL = 480  # pixels, long edge: shown at about 320, and sharp on finer screens
+PHOTOS = """
+.hits { list-style: none; padding: 0; display: grid; gap: clamp(2.25rem, 4vw, 3.25rem) clamp(1.5rem, 3vw, 2.75rem);
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 18.5rem), 1fr)); }
+.mat { background: var(--mat); aspect-ratio: 5 / 4; padding: 1.15rem; display: grid; place-items: center;
+  grid-template: minmax(0, 1fr) / minmax(0, 1fr); }
+.mat img { display: block; max-width: 100%; max-height: 100%; min-height: 0;
+  box-shadow: 0 0 0 1px rgb(0 0 0 / .06), 0 2px 8px rgb(0 0 0 / .16); }
+.place { display: flex; justify-content: space-between; padding: .6rem 0 .35rem; color: var(--soft);
+  font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; }
+h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: pretty; }
+.mat + h3 { margin-top: .7rem; }
+.caption { margin-top: .45rem; font-style: italic; line-height: 1.45; color: var(--ink); }
+.person { font-style: normal; }
+.machine, .facts { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
+.machine { margin-top: .15rem; }
+.facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
+"""
 STYLE = """
 nav ol { columns: 18rem; column-gap: 2.5rem; padding: 1.5rem 0 0 1.4rem; }
 nav li { break-inside: avoid; padding: .1rem 0 .1rem .3rem; }
-nav li::marker, .place { font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; color: var(--soft); }
+nav li::marker { font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; color: var(--soft); }
 section { padding: clamp(2rem, 5vw, 3.5rem) 0 0; }
 section + section { margin-top: 3.5rem; border-top: 1px solid var(--rule); }
 section > header { padding-bottom: clamp(1.75rem, 4vw, 2.75rem); }
@@ -29,19 +46,6 @@ section h2 img { height: 2.9em; max-width: 7em; object-fit: contain; vertical-al
   border: 1px solid var(--rule); padding: 3px; }
 .among { margin-top: .7rem; color: var(--soft); font: 400 .875rem/1.6 var(--sans); }
 code { font: .92em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; color: var(--ink); }
-.hits { list-style: none; padding: 0; display: grid; gap: clamp(2.25rem, 4vw, 3.25rem) clamp(1.5rem, 3vw, 2.75rem);
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 18.5rem), 1fr)); }
-.mat { background: var(--mat); aspect-ratio: 5 / 4; padding: 1.15rem; display: grid; place-items: center;
-  grid-template: minmax(0, 1fr) / minmax(0, 1fr); }
-.mat img { display: block; max-width: 100%; max-height: 100%; min-height: 0;
-  box-shadow: 0 0 0 1px rgb(0 0 0 / .06), 0 2px 8px rgb(0 0 0 / .16); }
-.place { display: flex; justify-content: space-between; padding: .6rem 0 .35rem; }
-h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: pretty; }
-.caption { margin-top: .45rem; font-style: italic; line-height: 1.45; color: var(--ink); }
-.person { font-style: normal; }
-.machine, .facts { font: 400 .8125rem/1.5 var(--sans); color: var(--soft); }
-.machine { margin-top: .15rem; }
-.facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
 .none { color: var(--soft); font-style: italic; }
 @media print { .hits { grid-template-columns: repeat(3, 1fr); } li { break-inside: avoid; } }
 """
@@ -70,7 +74,7 @@ def render(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
         )
     title = in_words(answers[0]) if len(answers) == 1 else f"{len(answers)} queries"
     return (
-        f"{page.head(title, STYLE)}"
+        f"{page.head(title, PHOTOS + STYLE)}"
         f"{_masthead(builds[0])}{_contents(answers)}<main>{''.join(sections)}</main>{_footer(builds, answers)}"
         "</body></html>\n"
     )
@@ -86,10 +90,11 @@ def _thumbnails(build: Build, answers: Sequence[Answer]) -> dict[int | str, str]
     if wanted:
         rows = build.archive.table("images").read_rows(sorted(wanted), ["row_id", "image"])
         data |= {row["row_id"]: row["image"]["bytes"] for row in rows.to_pylist()}
-    return {key: _data_uri(imaging.thumbnail(value, THUMBNAIL)) for key, value in data.items()}
+    return {key: data_uri(imaging.thumbnail(value, THUMBNAIL)) for key, value in data.items()}
 
 
-def _data_uri(jpeg: bytes) -> str:
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as an address that asks nobody for it."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
@@ -97,7 +102,7 @@ def _masthead(build: Build) -> str:
     name = build.archive.url.rstrip("/").rsplit("/", 1)[-1]
     return (
         f'<div class="masthead"><h1>Contact sheet: {escape(name)}</h1>'
-        f"<p>{build.card['photos']:,} photos, indexed {escape(_date(build.card['created_at'], 'day'))}</p></div>"
+        f"<p>{build.card['photos']:,} photos, indexed {escape(dated(build.card['created_at'], 'day'))}</p></div>"
     )
 
 
@@ -123,6 +128,15 @@ def _among(answer: Answer) -> str:
 
 
 def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
+    place = f'<span>{hit.rank}</span><span>{hits.copies(hit)}</span><span title="{score}">{hits.score(hit)}</span>'
+    return photo(hit, thumbnail, granularity, place)
+
+
+def photo(hit: Hit, thumbnail: str, granularity: str | None, place: str = "") -> str:
+    """A photo as an <li>: thumbnail (a data: URI), `place` (HTML), title, caption and who wrote it, rights, link home.
+
+    PHOTOS has its looks.
+    """
     title = escape(hit.title or hit.photo_id)
     alt = hit.title or hit.photo_id
     caption = ""
@@ -136,20 +150,19 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
         )
     if hit.labels:
         caption += f'<p class="machine">{escape(hits.label(hit))}, labelled by a machine</p>'
-    dated = _date(hit.date_taken, granularity) if hit.date_taken else None
-    credit = " · ".join(escape(fact) for fact in (dated, hit.owner, page.host(hit.page_url)) if fact)
+    when = dated(hit.date_taken, granularity) if hit.date_taken else None
+    credit = " · ".join(escape(fact) for fact in (when, hit.owner, page.host(hit.page_url)) if fact)
     licence = hit.license_name or hit.license_url or "No licence stated: ask before you use it"
     rights = page.link(hit.license_url, escape(licence))
     return (
         f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
-        f'<p class="place"><span>{hit.rank}</span><span>{hits.copies(hit)}</span>'
-        f'<span title="{score}">{hits.score(hit)}</span></p>'
+        f"{f'<p class=place>{place}</p>' if place else ''}"
         f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
     )
 
 
-def _date(date: str, granularity: str | None) -> str:
+def dated(date: str, granularity: str | None) -> str:
     """ "1910-06-03 14:00:00" → "3 June 1910"; "1910" → "about 1910" where it is circa."""
     match = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", date)
     if match is None:

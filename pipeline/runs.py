@@ -77,8 +77,15 @@ def add(record: Record, receipts: Iterable[Receipt], failed: Iterable[Any]) -> N
     }
 
 
-def all_of(archive: Archive) -> list[Record]:
-    """The records of an archive's runs, oldest first."""
+def all_of(archive: Archive, last: int | None = None) -> list[Record]:
+    """The records of an archive's runs, or of so many last ones, oldest first. Raises UserError for a damaged one."""
     folder = storage.join(archive.url, "reports", "runs")
     names = sorted(name for name in storage.names(folder) if name.endswith(".json"))
-    return [json.loads(storage.read(storage.join(folder, name))) for name in names]
+    return [_read(storage.join(folder, name)) for name in (names[-last:] if last else names)]
+
+
+def _read(url: str) -> Record:
+    try:
+        return json.loads(storage.read(url))
+    except ValueError as error:
+        raise UserError(f"the record of a run in {url} is damaged; delete it") from error

@@ -268,6 +268,15 @@ def names(url: str) -> list[str]:
     return sorted(name for name in found if name and not name.startswith("."))
 
 
+def size(url: str) -> int:
+    """Bytes of all that lies below the folder `url`; 0 where there is none."""
+    fs, path = filesystem(url)
+    try:
+        return sum(entry["size"] or 0 for entry in fs.find(path, detail=True).values())
+    except FileNotFoundError:
+        return 0
+
+
 def ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
     """What `read` gives for each item, in their order, some of them read before they are asked for."""
     todo = iter(items)

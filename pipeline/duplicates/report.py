@@ -69,6 +69,17 @@ def _parquet(build: Build, found: Found, rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def kept(archive: Archive, of: str) -> dict[str, Any] | None:
+    """What was found the last time, as `said` has it; None where nobody has looked yet. Raises UserError."""
+    try:
+        file = pa.BufferReader(storage.read(url(archive, of)))
+        return json.loads(pq.read_metadata(file).metadata[RECEIPT])
+    except FileNotFoundError:
+        return None
+    except pa.ArrowInvalid as error:
+        raise _damaged(archive, of) from error
+
+
 def groups(build: Build) -> tuple[dict[int, int], str | None]:
     """(row id → row id of the photo that stands for it, of exact and near copies; a note where these are of an older
     build). Photos that are alone are not in it. Raises UserError where nobody has looked for duplicates yet."""
@@ -79,9 +90,7 @@ def groups(build: Build) -> tuple[dict[int, int], str | None]:
         command = f"`tintype duplicates {build.archive.url} --of {of}`"
         raise UserError(f"nobody has looked for duplicates in this archive yet; {command} does") from error
     except pa.ArrowInvalid as error:
-        raise UserError(
-            f"{url(build.archive, of)} is damaged; delete it, and run `tintype duplicates` again"
-        ) from error
+        raise _damaged(build.archive, of) from error
     leaders: dict[tuple[str, str], int] = {}
     of_row: dict[int, int] = {}
     columns = [table[name].to_pylist() for name in ("tier", "group", "row_id", "representative")]
@@ -93,6 +102,10 @@ def groups(build: Build) -> tuple[dict[int, int], str | None]:
     made_of = json.loads(table.schema.metadata[RECEIPT])["build"]
     note = f"duplicates are those of an older index, {made_of}: `tintype duplicates` looks again"
     return of_row, None if made_of == build.card["build"] else note
+
+
+def _damaged(archive: Archive, of: str) -> UserError:
+    return UserError(f"{url(archive, of)} is damaged; delete it, and run `tintype duplicates` again")
 
 
 def collapse(groups: Mapping[int, int], row_ids: Sequence[int]) -> dict[int, int]:

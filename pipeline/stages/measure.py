@@ -1,7 +1,7 @@
 """What a build is worth: recall against exact search over the Parquet tables, for photos and for words; latency."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -27,6 +27,9 @@ TRIED = 5  # one query in so many is asked first
 NEARLY = 0.01  # recall that these may lack
 TIED = 64  # parts whose vectors are kept for what is tied
 SPARE = 10  # rows for each that is held out of training
+
+Names = Callable[[np.ndarray], Mapping[int, str]]  # row ids that were found, int64[n, m], -1 for none → photo ids
+Ask = Callable[[Truth, Sequence[int]], dict[str, dict[str, float]]]
 
 
 def held_out(row_ids: np.ndarray) -> np.ndarray:
@@ -100,17 +103,7 @@ def measure(
 
     `keys`: row_id and photo_id of the build's rows, by row id, of one folder or two.
     """
-    part_of = functools.lru_cache(maxsize=TIED)(functools.partial(_units, embeddings))
-
-    def ask(truth: Truth, at: Sequence[int]) -> dict[str, dict[str, float]]:
-        def cosine(query: int, row_id: int) -> float:
-            units = part_of(row_id >> schemas.ROW_BITS)
-            return float(truth.queries[query] @ units[row_id]) if row_id in units else -1.0
-
-        # Each finds itself too. Asked for more, a search looks at more: recall@10 is that of asking for 10.
-        _, found = nearest(segments, truth.queries, max(at) + 1)
-        return recall.recall(truth, found, _named(keys, found), cosine, at)
-
+    ask = _asking(segments, embeddings, functools.partial(_named, keys))
     usual, more = [k for k in recall.AT if k <= USUAL], [k for k in recall.AT if k > USUAL]
     some = recall.some(known, TRIED)
     measured: dict[str, Any] = {}
@@ -145,6 +138,47 @@ def measure(
     }
 
 
+def curve(
+    segments: Sequence[Segment], known: Truth, embeddings: Table, names: Names, seconds: float
+) -> list[dict[str, Any]]:
+    """Recall@10 by kind of query, and latency, at each effort: `[{"effort", "recall", "latency_ms"}]`.
+
+    From little effort on, until all is found or so many seconds have passed. One query in TRIED is asked, and the
+    segments' efforts are afterwards as they were.
+    """
+    ask, some = _asking(segments, embeddings, names), recall.some(known, TRIED)
+    before = [segment.index.effort for segment in segments]
+    end = perf_counter() + seconds
+    steps: list[dict[str, Any]] = []
+    for effort in indexes.ladder(segments[0].index):
+        for segment in segments:
+            indexes.set_effort(segment.index, effort)
+        measured = ask(some, [USUAL])
+        shares = {kind: share[f"recall@{USUAL}"] for kind, share in measured.items()}
+        steps.append({"effort": effort, "recall": shares, "latency_ms": latency(segments, some.queries)})
+        if perf_counter() > end or min(shares.values(), default=1.0) == 1.0:
+            break
+    for segment, effort in zip(segments, before, strict=True):
+        indexes.set_effort(segment.index, effort)
+    return steps
+
+
+def _asking(segments: Sequence[Segment], embeddings: Table, names: Names) -> Ask:
+    """What measures recall of these segments as they are, at some depths."""
+    part_of = functools.lru_cache(maxsize=TIED)(functools.partial(_units, embeddings))
+
+    def ask(truth: Truth, at: Sequence[int]) -> dict[str, dict[str, float]]:
+        def cosine(query: int, row_id: int) -> float:
+            units = part_of(row_id >> schemas.ROW_BITS)
+            return float(truth.queries[query] @ units[row_id]) if row_id in units else -1.0
+
+        # Each finds itself too. Asked for more, a search looks at more: recall@10 is that of asking for 10.
+        _, found = nearest(segments, truth.queries, max(at) + 1)
+        return recall.recall(truth, found, names(found), cosine, at)
+
+    return ask
+
+
 def _passes(measured: Mapping[str, Mapping[str, float]], least: float) -> bool:
     return all(shares[f"recall@{USUAL}"] >= least for shares in measured.values())
 
@@ -173,11 +207,11 @@ def _efforts(index: indexes.Index) -> Iterator[indexes.Effort]:
     yield from efforts[efforts.index(index.effort) :] if index.effort in efforts else efforts
 
 
-def latency(segments: Sequence[Segment], queries: np.ndarray) -> dict[str, float]:
-    """Milliseconds of one query for 10 hits, by percentile; {} where there is nothing to ask."""
+def latency(segments: Sequence[Segment], queries: np.ndarray, k: int = USUAL) -> dict[str, float]:
+    """Milliseconds of one query for k hits, by percentile; {} where there is nothing to ask."""
     seconds = []
     for query in queries[:TIMED]:
         start = perf_counter()
-        nearest(segments, query[None], USUAL)
+        nearest(segments, query[None], k)
         seconds.append(perf_counter() - start)
     return {f"p{share}": round(1e3 * float(np.percentile(seconds, share)), 3) for share in (50, 99) if seconds}
