@@ -1,5 +1,6 @@
 """The application: routes, and what an exception of theirs is answered with."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,7 @@ def create(service: Service, token: str | None = None) -> FastAPI:
     app.state.service = service
     app.include_router(api.router)
     if importlib.util.find_spec("pipeline.web.pages"):
-        from pipeline.web import pages
-
-        app.include_router(pages.router, include_in_schema=False)
+        app.include_router(importlib.import_module("pipeline.web.pages").router, include_in_schema=False)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC))
     for kind, answer in ANSWERS.items():

@@ -51,9 +51,9 @@ def picture(given: str, builds: Mapping[str, Build]) -> Picture:
         raise UserError("this name of a picture is damaged: drop the picture in again") from error
     vectors = {}
     for of, build in builds.items():
-        vector = keyed.get(_key(build.card["identity"]))
-        if vector is not None and len(vector) == build.card["dim"]:
-            vectors[of] = vector
+        known = keyed.get(_key(build.card["identity"]))
+        if known is not None and len(known) == build.card["dim"]:
+            vectors[of] = known
     return Picture(given, vectors=vectors)
 
 

@@ -63,11 +63,13 @@ class Filters:
             raise Busy from None
         try:
             if child and child.folders != build.folders:
-                child = child.end()
+                child.end()
+                child = None
             child = child or _Child(build.folders)
             answer = child.ask(wheres, self.deadline)
             if answer is None:
-                child = child.end()
+                child.end()
+                child = None
                 raise UserError(
                     f"this filter took more than {self.deadline:g} s or too much memory, and was ended: ask for less"
                 )

@@ -67,7 +67,7 @@ class Params:
         for name, value in said.items():
             if len(value) > LONGEST.get(name, 100):
                 raise UserError(f"{name} is longer than {LONGEST.get(name, 100):,} characters")
-            if any(ord(c) < 32 and c not in "\t\r\n" or "\ud800" <= c <= "\udfff" for c in value):
+            if any((ord(c) < 32 and c not in "\t\r\n") or "\ud800" <= c <= "\udfff" for c in value):
                 raise UserError(f"{name} holds characters that are no text")
         for name in said.keys() & {"after", "before"}:
             if not _DATE.fullmatch(said[name]):

@@ -1,5 +1,6 @@
 """The server: uvicorn, in this process, until it is told to stop."""
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -42,10 +43,8 @@ def serve(
             shown = f"[{host}]" if ":" in host else host
             started(f"http://{shown}:{listening.getsockname()[1]}/", service.builds[0].card["photos"])
             server = uvicorn.Server(config)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises again the signal that ended it
                 server.run(sockets=[listening])
-            except KeyboardInterrupt:  # uvicorn raises again the signal that ended it
-                pass
         finally:
             service.close()
     finally:

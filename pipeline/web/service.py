@@ -20,7 +20,7 @@ from pipeline.archive import Archive
 from pipeline.builds import Build, News
 from pipeline.duplicates import report
 from pipeline.photo import Hit, UserError
-from pipeline.search import Answer, Query, Space
+from pipeline.search import Answer, Embedder, Query, Space
 from pipeline.upkeep import rights
 from pipeline.web import dropped
 from pipeline.web.filters import Filters
@@ -246,7 +246,7 @@ class Service:
         for of, one in self._opened.items():
             towers = one.towers
             image = imaging.decode(jpeg, max_pixels=self.limits.picture_pixels, side=towers.side)
-            [vectors[of]] = towers.embed_images(towers.preprocess(image)[None])
+            [vectors[of]] = towers.embed_images(np.stack([towers.preprocess(image)]))
         return dropped.name(vectors, {of: one.build for of, one in self._opened.items()})
 
     def picture(self, digest: str) -> bytes:
@@ -256,7 +256,7 @@ class Service:
         return found
 
     def thumbnail(self, row_id: int, size: int = SIZES[1]) -> bytes:
-        """A JPEG of a photo, long edge at most `size`, one of SIZES. Raises Missing for one not, or no longer, there."""
+        """A JPEG of a photo, long edge at most `size`, one of SIZES. Raises Missing for one that is not there."""
         if size not in SIZES:
             raise UserError(f"size={size}: one of {', '.join(map(str, SIZES))}")
         one = self._holder(row_id)
@@ -349,7 +349,7 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return error
 
 
-def _itself(towers: Towers) -> Towers:
+def _itself(towers: Towers) -> Embedder:
     return towers
 
 

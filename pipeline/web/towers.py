@@ -1,4 +1,4 @@
-"""The model of an index, the half of it that is needed: words need the text tower, a picture dropped in the other one."""
+"""The model of an index, the half of it that is needed: words need the text tower, dropped pictures the other."""
 
 import threading
 from collections import OrderedDict
