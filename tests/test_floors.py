@@ -28,7 +28,7 @@ FLOORS = [
     ["plan", "run", "hashing", "evaluation", "web"],
     ["terminal"],
     ["report"],
-    ["asking", "demo"],
+    ["asking", "demo", "serving"],
     ["evaluating"],
     ["cli", "training"],
 ]
