@@ -284,14 +284,21 @@ class Build:
 
     def matching(self, where: str) -> np.ndarray:
         """Row ids, int64[n], of the photos that a DuckDB expression is true of. Raises UserError with the reason."""
-        photos = self.database.cursor().view("photos")
-        try:
+        return matching(self.database, [where])
+
+
+def matching(database: duckdb.DuckDBPyConnection, wheres: Sequence[str]) -> np.ndarray:
+    """Row ids, int64[n], of the photos that all of these expressions are true of. Raises UserError with the reason."""
+    photos = found = database.cursor().view("photos")
+    try:
+        for where in wheres:
             # SQLExpression parses an expression and nothing else: no second statement, no unbalanced bracket.
-            found = photos.filter(duckdb.SQLExpression(where)).select("row_id").fetchnumpy()["row_id"]
-        except duckdb.Error as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
-            raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(photos.columns)})") from error
-        return np.asarray(found, np.int64)
+            found = found.filter(duckdb.SQLExpression(where))
+        rows = found.select("row_id").fetchnumpy()["row_id"]
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(photos.columns)})") from error
+    return np.asarray(rows, np.int64)
 
 
 def open_build(url: str, of: str | None = None) -> Build:
@@ -326,7 +333,7 @@ def opened(archive: Archive, card: dict[str, Any]) -> Build:
     if card["base"]:
         with reading(folders[-1]):
             masked = np.load(folders[-1] / "masked.npy")
-    return Build(archive, card, folders, kinds, masked, _database(folders, masked))
+    return Build(archive, card, folders, kinds, masked, database(folders, masked))
 
 
 def local(url: str, card: dict[str, Any]) -> Path:
@@ -363,10 +370,13 @@ def damaged(folder: Path | str) -> UserError:
     return UserError(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
-def _database(folders: Sequence[Path], masked: np.ndarray) -> duckdb.DuckDBPyConnection:
-    """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable."""
+def database(folders: Sequence[Path], masked: np.ndarray, **limits: str) -> duckdb.DuckDBPyConnection:
+    """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable.
+
+    `limits`: DuckDB's settings of these names, such as memory_limit.
+    """
     paths = ["'{}'".format(str(folder / "photos.parquet").replace("'", "''")) for folder in folders]
-    database = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    database = duckdb.connect(":memory:", config={"python_enable_replacements": "false", **limits})
     database.execute(f"SET allowed_paths = [{', '.join(paths)}]")
     tables = [f"SELECT * FROM read_parquet({path})" for path in paths]
     if len(masked):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__, asking, config, progress, storage, terminal
+from pipeline import __version__, asking, config, progress, serving, storage, terminal
 from pipeline.archive import Archive
 from pipeline.console import ArchiveName, Conf, Json, Set, archive_url, err, out
 from pipeline.photo import UserError
@@ -158,6 +158,7 @@ app.command("rights")(asking.rights_command)
 app.command("duplicates")(asking.duplicates_command)
 app.command("export")(asking.export_command)
 app.command("describe")(asking.describe_command)
+app.command("serve")(serving.serve_command)
 
 
 @app.command("forget")

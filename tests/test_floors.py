@@ -27,7 +27,7 @@ FLOORS = [
     ["console"],
     ["plan", "run", "hashing", "evaluation", "report", "web"],
     ["terminal"],
-    ["asking", "demo"],
+    ["asking", "demo", "serving"],
     ["cli", "training"],
 ]
 ONLY_IN = {
