@@ -7,7 +7,7 @@ escaped by the templates, and links lead where `page.host` lets them.
 import csv
 import json
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,14 +35,18 @@ ALIKE = 8  # photos like one, below it
 STYLE_S = 3600  # that browsers may keep the palette
 
 html = Environment(
-    loader=PackageLoader("pipeline.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=PackageLoader("pipeline.web"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
 class Page(APIRoute):
     """A route whose troubles are told on a page, in the words and with the status that the API has for them."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -51,7 +55,7 @@ class Page(APIRoute):
             except (UserError, Missing, BadImage, Busy, Late, RequestValidationError, HTTPException) as error:
                 handlers = request.app.exception_handlers
                 said = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)(request, error)
-                return trouble(request, said.status_code, json.loads(said.body)["error"], said.headers.get("Retry-After"))
+                return trouble(request, said)
 
         return handle
 
@@ -66,19 +70,21 @@ def service_of(request: Request) -> Service:
 
 def shown(name: str, status: int, service: Service, **context: Any) -> HTMLResponse:
     """A page made of a template."""
-    context = {"archive": views.archive(service), "notice": None, "found": None, "home": None} | context
+    unset = {"notice": None, "found": None, "home": None, "fresh": False, "brief": False}
+    context = {"archive": views.archive(service), **unset} | context
     return HTMLResponse(html.get_template(name).render(context), status)
 
 
-def trouble(request: Request, status: int, said: str, retry_after: str | None) -> Response:
-    """What went wrong, in one line: on a page, or plain for the script."""
-    headers = {"Retry-After": retry_after} if retry_after else {}
+def trouble(request: Request, answer: Response) -> Response:
+    """What the API would answer where something went wrong, on a page; plain for the script."""
+    said, service = json.loads(bytes(answer.body))["error"], service_of(request)
     if request.url.path == "/results":
-        return PlainTextResponse(said, status, headers)
-    service = service_of(request)
-    answer = shown("trouble.html", status, service, said=said, **views.form(service, {}, Params()))
-    answer.headers.update(headers)
-    return answer
+        told: Response = PlainTextResponse(said, answer.status_code)
+    else:
+        told = shown("trouble.html", answer.status_code, service, said=said, **views.form(service, {}, Params()))
+    if "Retry-After" in answer.headers:
+        told.headers["Retry-After"] = answer.headers["Retry-After"]
+    return told
 
 
 @router.get("/base.css")
@@ -102,7 +108,7 @@ def search_page(request: Request) -> Response:
             raise UserError("q: say what the photos should show, in words or by a picture of yours")
     except UserError as error:
         wrong = error
-    context = views.form(service, given, params, wrong, found)
+    context = views.form(service, given, params, wrong, found) | {"fresh": not given}
     if found:
         context["found"] = views.result(service, params, found)
         context["notice"] = context["found"]["notice"]
@@ -143,7 +149,7 @@ def photo_page(request: Request, photo_id: str) -> Response:
         alike = views.cards(service.search(asked), Params())
     except UserError as error:  # it has no vector
         lonely = str(error)
-    context = views.form(service, {}, Params()) | {"photo": told, "alike": alike, "lonely": lonely}
+    context = views.form(service, {}, Params()) | {"brief": True, "photo": told, "alike": alike, "lonely": lonely}
     return shown("photo.html", 200, service, **context, notice=views.notice([told, *alike]))
 
 

@@ -54,12 +54,14 @@ def notice(shown: Iterable[Mapping[str, Any]]) -> str | None:
     return page.FLICKR_NOTICE if any(photo["photo_id"].startswith("flickr:") for photo in shown) else None
 
 
-# --- the form ----------------------------------------------------------------------------------------------------------
+# --- the form ---------------------------------------------------------------------------------------------------------
 
 
 def parsed(given: Mapping[str, str]) -> Params:
     """What an address asks for. Words typed beside a picture take its place. Raises UserError."""
-    return Params.parse({name: value for name, value in given.items() if name != "image" or not given.get("q", "").strip()})
+    return Params.parse(
+        {name: value for name, value in given.items() if name != "image" or not given.get("q", "").strip()}
+    )
 
 
 def form(
@@ -79,7 +81,6 @@ def form(
     return {
         "typed": typed,
         "wrong": wrong(error),
-        "fresh": not given,
         "start": _start(service, params, named.get(params.image or "")) if params.image else None,
         "terms": {name: _term(service, named.get(typed[name])) for name in ("plus", "minus")},
         "open": {"arithmetic": bool(typed["plus"] or typed["minus"]), "filters": filters, "count": filters},
@@ -165,10 +166,15 @@ def cards(found: Found, params: Params) -> list[dict[str, Any]]:
             "score": hits.score(hit),
             "score_is": found.answer.score(),
             "copies": hits.copies(hit),
-            "ranks": ", ".join(f"{name} {rank}" for name, rank in hit.ranks.items()),
+            "ranks": ", ".join(f"{_ranking(found, name)} {rank}" for name, rank in hit.ranks.items()),
         }
         for hit in found.answer.hits
     ]
+
+
+def _ranking(found: Found, name: str) -> str:
+    """What a ranking is called; that by vectors is by pictures, unless there are several of them."""
+    return "pictures" if name == found.vector_name and len(found.builds) == 1 else name
 
 
 def result(service: Service, params: Params, found: Found) -> dict[str, Any]:
@@ -223,12 +229,14 @@ def formula(service: Service, answer: Answer) -> Markup:
             return Markup("<i>{}</i>").format(_named(service, shown))
         return Markup('<img src="{}" alt="{}">').format(source, _named(service, shown))
 
+    alone = answer.query.image and not answer.query.plus and not answer.query.minus
     # What in_words adds to these are signs and a number.
-    return Markup(in_words(answer, words=in_quotes, picture=picture))
+    said = Markup(in_words(answer, words=in_quotes, picture=picture))
+    return Markup('<span class="like">like</span> {}').format(said) if alone else said
 
 
 def thumbnail(service: Service, picture: Picture) -> str | None:
-    """The address of a small copy of a picture that a query names; None for one from outside that is remembered no more."""
+    """The address of a small copy of a picture that a query names; None for a dropped one long gone."""
     if picture.row_id is not None:
         return f"/thumbnails/{picture.row_id}.jpg?size={SMALL}"
     digest = dropped.digest(picture.name)
@@ -301,7 +309,7 @@ def photo(told: Mapping[str, Any]) -> dict[str, Any]:
     }
     tags = [tag for tag in told["tags"] or () if tag not in (told["machine_tags"] or ())]
     return photo_card(told, Params()) | {
-        "description": "\n".join(line.strip() for line in words.plain(told["description"] or "").splitlines()).strip(),
+        "description": [line.strip() for line in words.plain(told["description"] or "").splitlines() if line.strip()],
         "restricted": is_restricted(told["license_url"]),
         "observed": _day(told["rights_observed_at"]),
         "credit": told["credit"],
@@ -317,4 +325,6 @@ def _day(moment: Any) -> str | None:
 def _place(latitude: float | None, longitude: float | None) -> str | None:
     if latitude is None or longitude is None:
         return None
-    return f"{abs(latitude):.4f}° {'N' if latitude >= 0 else 'S'}, {abs(longitude):.4f}° {'E' if longitude >= 0 else 'W'}"
+    return (
+        f"{abs(latitude):.4f}° {'N' if latitude >= 0 else 'S'}, {abs(longitude):.4f}° {'E' if longitude >= 0 else 'W'}"
+    )
