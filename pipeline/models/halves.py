@@ -6,7 +6,7 @@ from the checkpoint, and only those.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import open_clip
 import safetensors
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 Tower = Literal["text", "image"]
 
-CAPTIONER = "text_decoder."  # of a CoCa: neither tower
-IMAGE = "visual."
 MASK = "attn_mask"  # the only tensor that is in no checkpoint, which both of open_clip's text towers compute
 
 
@@ -31,18 +29,14 @@ class Blank(nn.Module):
                 self.__dict__[name] = value.to("meta") if isinstance(value, Tensor) else value
 
 
-def load(create: Callable[[], Any], path: Path, tower: Tower) -> Any | None:
-    """The network that `create` makes, with one tower, its weights from `path`, fp32 on CPU.
+def load(create: Callable[[str], Any], path: Path, tower: Tower) -> Any | None:
+    """The network that `create` makes on a device, with one tower, its weights from `path`, fp32 on CPU.
 
     None where it cannot be had so: the checkpoint names its weights in another way than open_clip, or the network
-    computes tensors of its own when it is made.
+    computes tensors of its own when it is made. What a damaged checkpoint raises, its readers say each in their way.
     """
-    assert tower in get_args(Tower)
-    try:
-        with torch.device("meta"):
-            net = strip(create(), tower)
-    except (RuntimeError, NotImplementedError):  # it looks at numbers when it is made, and there are none
-        return None
+    with torch.device("meta"):
+        net = strip(create("meta"), tower)
     wanted = dict(net.state_dict())
     given = _read(path, wanted)
     if given is None or any(given[name].shape != wanted[name].shape for name in wanted):
@@ -59,7 +53,7 @@ def load(create: Callable[[], Any], path: Path, tower: Tower) -> Any | None:
 
 def strip(net: Any, tower: Tower) -> Any:
     """The network without its other tower, and without what writes captions."""
-    if hasattr(net, CAPTIONER[:-1]):
+    if isinstance(net, open_clip.CoCa):
         net.text_decoder = None
     if tower == "text":
         net.visual = Blank(net.visual)
@@ -81,11 +75,12 @@ def _read(path: Path, wanted: dict[str, Any]) -> dict[str, Tensor] | None:
     if path.suffix == ".safetensors":
         with safetensors.safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            return {name: file.get_tensor(name).float() for name in wanted} if names >= wanted.keys() else None
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:
-        return None
+            return {name: _fp32(file.get_tensor(name)) for name in wanted} if names >= wanted.keys() else None
+    held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     held = held.get("state_dict", held)
     held = {name.removeprefix("module."): value for name, value in held.items()}
-    return {name: held[name].float().clone() for name in wanted} if held.keys() >= wanted.keys() else None
+    return {name: _fp32(held[name].clone()) for name in wanted} if held.keys() >= wanted.keys() else None
+
+
+def _fp32(weights: Tensor) -> Tensor:
+    return weights.float() if weights.is_floating_point() else weights

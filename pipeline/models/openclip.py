@@ -264,8 +264,10 @@ def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Pat
 
 def _build(model: str, source: str, pretrained: str | None, path: Path | None, tower: Tower | None) -> Any:
     """The network on CPU in fp32, its weights from `path`, or random ones for None; with `tower` alone if given."""
-    if path and tower and (half := halves.load(partial(_create, model, source, pretrained), path, tower)):
-        return half
+    if path and tower:
+        with contextlib.suppress(*UNFIT):  # a file that is damaged is so for the whole network too, and said below
+            if half := halves.load(partial(_create, model, source, pretrained), path, tower):
+                return half
     net = _create(model, source, pretrained)
     if path is None:
         if isinstance(net, open_clip.CoCa):  # open_clip leaves this one uninitialised
@@ -279,7 +281,7 @@ def _build(model: str, source: str, pretrained: str | None, path: Path | None, t
     return halves.strip(net, tower) if tower else net
 
 
-def _create(model: str, source: str, pretrained: str | None) -> Any:
+def _create(model: str, source: str, pretrained: str | None, device: str = "cpu") -> Any:
     """The network with random weights, always the same."""
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -287,6 +289,7 @@ def _create(model: str, source: str, pretrained: str | None) -> Any:
             return open_clip.create_model(
                 source,
                 load_weights=False,
+                device=device,
                 pretrained_text=False,
                 force_preprocess_cfg={} if source.startswith(LOCAL_DIR) else _preprocessing(model, pretrained),
             )

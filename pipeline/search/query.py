@@ -15,7 +15,8 @@ Mode = Literal["vector", "hybrid", "words"]
 class Embedder(Protocol):
     """What a search needs of a model (models/openclip.py): texts and pictures into the space of the index."""
 
-    side: int
+    @property
+    def side(self) -> int: ...
 
     def identity(self) -> dict[str, Any]: ...
 

@@ -1,6 +1,5 @@
 """The routes of programs: JSON under /api, and pictures."""
 
-import hashlib
 import re
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from pipeline.web.params import LONGEST, MOST_HITS, MOST_SCALE, Params
 from pipeline.web.service import SIZES, Found, Missing, Service, credit
 
 router = APIRouter()
-PICTURE_S = 3600  # that browsers may keep a picture
+PICTURE_S = 60  # that browsers keep a picture: what is forgotten is soon to be gone from pages as well
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": said,
@@ -124,7 +123,7 @@ def thumbnail(
 ) -> Response:
     """A photo of the archive, small."""
     data = service(request).thumbnail(row_id, size)
-    return _jpeg(request, data)
+    return _jpeg(request, data, f'"{row_id}-{size}"')  # a row's picture never changes
 
 
 @router.get("/pictures/{digest}.jpg", response_class=Response, responses=NOT_FOUND)
@@ -132,7 +131,7 @@ def dropped_picture(request: Request, digest: str) -> Response:
     """A picture that was dropped in, small."""
     if not re.fullmatch("[0-9a-f]{32}", digest):
         raise Missing("there is no such picture")
-    return _jpeg(request, service(request).picture(digest))
+    return _jpeg(request, service(request).picture(digest), f'"{digest}"')
 
 
 @router.get("/healthz", include_in_schema=False)
@@ -140,10 +139,8 @@ def health() -> dict[str, bool]:
     return {"ok": True}
 
 
-def _jpeg(request: Request, data: bytes) -> Response:
-    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    # Asked for again each time: what is forgotten is to be gone from pages as well.
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+def _jpeg(request: Request, data: bytes, tag: str) -> Response:
+    headers = {"ETag": tag, "Cache-Control": f"private, max-age={PICTURE_S}"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type="image/jpeg", headers=headers)

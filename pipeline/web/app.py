@@ -15,6 +15,7 @@ from pipeline import __version__
 from pipeline.imaging import BadImage
 from pipeline.photo import UserError
 from pipeline.web import api
+from pipeline.web.guard import HEADERS, Guard
 from pipeline.web.service import Missing, Service
 from pipeline.web.turns import Busy, Late
 
@@ -38,6 +39,7 @@ def create(service: Service, token: str | None = None) -> FastAPI:
         app.include_router(importlib.import_module("pipeline.web.pages").router, include_in_schema=False)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(Guard, token=token, picture_bytes=service.limits.picture_bytes)
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
     return app
@@ -74,6 +76,10 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     return _said(422, said)
 
 
+def _bug(_: Request, error: Exception) -> JSONResponse:
+    return _said(500, "this is a fault of the program; its log has more", **HEADERS)
+
+
 def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return _said(error.status_code, str(error.detail), **dict(error.headers or {}))
@@ -87,4 +93,5 @@ ANSWERS: dict[Any, Any] = {
     Late: _late,
     RequestValidationError: _invalid,
     HTTPException: _http,
+    Exception: _bug,  # starlette sends this, and raises the exception anew, for the log
 }

@@ -37,7 +37,8 @@ def picture(given: str, builds: Mapping[str, Build]) -> Picture:
     if not given.startswith(PREFIX):
         raise UserError(f"{given[:100]!r} is no photo of the archive; drop a picture in to search by it")
     try:
-        said = base64.b64decode(given.removeprefix(PREFIX) + "==", altchars=b"-_", validate=True)
+        text = given.removeprefix(PREFIX)
+        said = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         keyed: dict[bytes, np.ndarray] = {}
         while said:
             key, dim = _HEAD.unpack_from(said)

@@ -20,7 +20,7 @@ from pipeline.archive import Archive
 from pipeline.builds import Build, News
 from pipeline.duplicates import report
 from pipeline.photo import Hit, UserError
-from pipeline.search import Answer, Embedder, Query, Space
+from pipeline.search import Answer, Query, Space
 from pipeline.upkeep import rights
 from pipeline.web import dropped
 from pipeline.web.filters import Filters
@@ -289,8 +289,7 @@ class Service:
             for row_id in rows.values():
                 if row_id in news.hidden:
                     raise Missing("this photo is no longer here")
-                columns = one.build.database.cursor().view("photos").columns
-                [facts] = one.build.facts([row_id], columns).values()
+                [facts] = one.build.photos(among=np.array([row_id])).to_pylist()
                 if row_id in news.captions:
                     word = news.captions[row_id]
                     facts |= {"caption": word.value, "caption_model": None, "caption_by": word.by}
@@ -349,7 +348,7 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return error
 
 
-def _itself(towers: Towers) -> Embedder:
+def _itself(towers: Towers) -> Towers:
     return towers
 
 
