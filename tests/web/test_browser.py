@@ -1,4 +1,6 @@
-"""The page in a real browser: Debian's Chromium (`apt-get install chromium`), driven by Playwright; skipped where it is missing.
+"""The page in a real browser, Debian's Chromium (`apt-get install chromium`) driven by Playwright.
+
+Skipped where either is missing.
 
 Every visit also asserts that nothing went wrong unseen: no error and no warning on the console, no uncaught exception,
 and no request to anywhere but the server.
@@ -7,6 +9,7 @@ and no request to anywhere but the server.
 import base64
 import csv
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -25,8 +28,9 @@ from pipeline.archive import Archive
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
 from tests import small_archive as small
+from tests.conftest import _wait_for
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+CHROMIUM = "/usr/bin/chromium"
 playwright = pytest.importorskip("playwright.sync_api")
 if not Path(CHROMIUM).exists():
     pytest.skip("chromium is not installed", allow_module_level=True)
@@ -57,7 +61,9 @@ def site(archive: Archive) -> Iterator[str]:
     assert server.stderr
     try:
         said = next(line for line in server.stderr if " at http" in line)
-        yield said.partition(" at ")[2].split("/ ")[0]
+        address = said.partition(" at ")[2].split("/ ")[0]
+        _wait_for(f"{address}/healthz")
+        yield address
     finally:
         server.terminate()
         server.wait(20)
@@ -548,5 +554,5 @@ def test_everything_has_a_name(browser: Any, site: str, archive: Archive, addres
         assert roles.count("main") == 1
         levels = [node["level"] for node in nodes if node["role"] == "heading"]
         assert levels[0] == 1
-        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
         assert page.get_attribute("html", "lang") == "en"
