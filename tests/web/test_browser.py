@@ -36,7 +36,7 @@ if not Path(CHROMIUM).exists():
     pytest.skip("chromium is not installed", allow_module_level=True)
 
 HOSTILE = '<script>document.title="run"</script><img src=x onerror="document.title=1">'
-WAIT_MS = 30_000  # a busy machine loads a model meanwhile
+WAIT_MS = 30_000  # for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def site(archive: Archive) -> Iterator[str]:
         said = next(line for line in server.stderr if " at http" in line)
         address = said.partition(" at ")[2].split("/ ")[0]
         _wait_for(f"{address}/healthz")
+        _wait_for(f"{address}/api/search?q=warm")  # for its model
         yield address
     finally:
         server.terminate()
@@ -135,7 +136,7 @@ def test_words_find_pictures_with_their_rights(browser: Any, site: str) -> None:
         assert page.inner_text("#asked") == "“a red sailboat”"
         assert len(shown(page)) == 24
         assert all_loaded(page, ".hit img")
-        page.wait_for_function("document.getElementById('status').textContent")
+        page.wait_for_function("() => document.getElementById('status').textContent")
         assert page.inner_text("#status") == "24 photos for “a red sailboat”"
         first = page.locator(".hit").first
         assert "Described by a machine (local-dir:" in first.inner_text()
@@ -258,7 +259,7 @@ def test_what_is_no_picture_is_said_to_be_none(browser: Any, site: str) -> None:
         hand(page, "drop", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml", "bad.svg")
         page.wait_for_selector("#trouble:visible")
         assert "no usable picture" in page.inner_text("#trouble")
-        page.wait_for_function("document.getElementById('status').textContent.includes('no usable picture')")
+        page.wait_for_function("() => document.getElementById('status').textContent.includes('no usable picture')")
         assert urlsplit(page.url).path == "/"
 
 
