@@ -100,7 +100,9 @@ class Guard:
 
     def _knows(self, headers: dict[str, str]) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._is_key(given.strip()):
+        if kind.lower() == "bearer" and self._is_key(
+            given.strip().encode("latin-1").decode("utf-8", "surrogateescape")
+        ):
             return True
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
