@@ -24,6 +24,7 @@ SAMPLE, WALL, TRIES, TAGS = 120, 12, 6, 14  # titles looked at, photos, searches
 GRANULARITY = "date_granularity"
 KS = (12, 24, 48, 100)  # how many photos the form offers to show
 FILTERS = ("after", "before", "license", "tag", "where", "collapse", "of")
+MARKED = ("plus", "minus", "after", "before", "tag", "where")  # fields that show an error of theirs
 DEFAULTS = {"mode": "vector", "scale": "1", "k": "24"}
 HOME = ("photo_id", "title", "caption", "caption_model", "caption_by", "date_taken", GRANULARITY, "owner", "page_url",
         "license_url", "license_name")  # fmt: skip
@@ -103,8 +104,7 @@ def wrong(error: UserError | None) -> dict[str, str]:
         return {"field": "", "said": ""}
     said = str(error).replace("--where", "where").partition(" (columns: ")[0]
     first = said.replace("this filter", "where", 1).removeprefix("cannot use ").partition("=")[0].split()[0].rstrip(":")
-    names = {field.name for field in fields(Params)} - {"image"}
-    return {"field": first if first in names else "q", "said": said.removeprefix("q: ")}
+    return {"field": first if first in MARKED else "q", "said": said.removeprefix("q: ")}
 
 
 def _start(service: Service, params: Params, picture: Picture | None) -> dict[str, Any]:
