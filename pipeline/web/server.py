@@ -89,6 +89,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(CONNECTIONS)  # who asks from now on waits until the application is there
     except OSError as error:
         listening.close()
         raise UserError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port") from error

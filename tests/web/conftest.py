@@ -112,5 +112,5 @@ def make(url: str, model: Path, loaded: openclip.Model) -> Archive:
 def site(tmp_path_factory: pytest.TempPathFactory, model: Path, loaded: openclip.Model) -> Iterator[Served]:
     """One server for all tests that change nothing in the archive."""
     archive = make(str(tmp_path_factory.mktemp("web") / "archive"), model, loaded)
-    with serving(archive.url, filter_s=1.5) as served:
+    with serving(archive.url, filter_s=1.0) as served:
         yield served

@@ -13,6 +13,7 @@ import requests
 from pipeline.archive import Archive
 from pipeline.cli import main
 from pipeline.models import openclip
+from tests import small_archive as small
 from tests.web.conftest import Served, make
 
 COMMAND = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())", "serve"]
@@ -30,16 +31,19 @@ def test_it_serves_until_ctrl_c(site: Served) -> None:
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as server:
-        assert server.stderr and server.stdout
-        line = server.stderr.readline()
-        url = line.split()[4]
-        assert line.startswith("tintype: 30 photos at http://127.0.0.1:")
-        assert requests.get(f"{url}api/archive", timeout=60).status_code == 401
-        headers = {"Authorization": "Bearer open sesame"}
-        answer = requests.get(f"{url}api/search?q=a+boat", headers=headers, timeout=60)
-        assert len(answer.json()["hits"]) == 24
-        server.send_signal(signal.SIGINT)
-        said = server.stdout.read(), server.stderr.read()
+        try:
+            assert server.stderr
+            line = server.stderr.readline()
+            assert line.startswith("tintype: 30 photos at http://127.0.0.1:")
+            url = line.split()[4]
+            assert requests.get(f"{url}api/archive", timeout=60).status_code == 401
+            headers = {"Authorization": "Bearer open sesame"}
+            answer = requests.get(f"{url}api/search?q=a+boat", headers=headers, timeout=60)
+            assert len(answer.json()["hits"]) == 24
+            server.send_signal(signal.SIGINT)
+            said = server.communicate(timeout=60)
+        finally:
+            server.kill()
     assert server.returncode == 0 and said == ("", "")
 
 
@@ -63,6 +67,7 @@ def test_a_damaged_index(
     tmp_path: Path, model: Path, loaded: openclip.Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive = make(str(tmp_path / "archive"), model, loaded)
-    [file] = (tmp_path / "archive/index/tiny").glob("*/vectors.npy")
-    file.write_bytes(bytes(file.stat().st_size))
+    [folder] = (tmp_path / "archive/index/tiny").glob("*-*")
+    for file in (folder / name for name in small.INDEX_FILES if (folder / name).exists()):
+        file.write_bytes(bytes(file.stat().st_size))
     assert "is damaged" in refused(capsys, archive.url, "--port", "0")
