@@ -4,14 +4,13 @@ import json
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import builds, config, contact_sheet, duplicates, progress, search, storage, terminal
 from pipeline.archive import Archive
-from pipeline.console import ArchiveName, Json, archive_url, err, out
+from pipeline.console import ArchiveName, Json, archive_url, err, file_option, out, write
 from pipeline.duplicates import report, sheet
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
@@ -48,7 +47,7 @@ def search_command(
         bool, typer.Option("--collapse", help="Show exact and near copies once; `tintype duplicates` finds them.")
     ] = False,
     as_json: Json = False,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the hits.")] = None,
+    html: Annotated[str | None, file_option("Write a contact sheet of the hits.")] = None,
     hits_file: Annotated[
         str | None, typer.Option("--out", metavar="FILE|URL", help="Write the hits as .parquet, and print none.")
     ] = None,
@@ -74,7 +73,7 @@ def search_command(
     if as_json or html:
         answers = list(answers)  # they are shown together
         if html:
-            Path(html).write_text(contact_sheet.render(searched, answers), encoding="utf-8")
+            write(html, contact_sheet.render(searched, answers))
             print(f"tintype: wrote the contact sheet {html}", file=sys.stderr)
         if as_json:
             said = [search.hits_json(searched, answer) for answer in answers]
@@ -112,10 +111,8 @@ def verify_command(archive: ArchiveName, as_json: Json = False) -> None:
 
 def rights_command(
     archive: ArchiveName,
-    csv: Annotated[
-        str | None, typer.Option("--csv", metavar="FILE", help="Write a row a photo, for spreadsheets.")
-    ] = None,
-    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to read or print.")] = None,
+    csv: Annotated[str | None, file_option("Write a row a photo, for spreadsheets.", "--csv")] = None,
+    html: Annotated[str | None, file_option("Write a page to read or print.", "--html")] = None,
     as_json: Json = False,
 ) -> None:
     """Count the live photos by licence, and write a line of credit for each."""
@@ -139,7 +136,7 @@ def duplicates_command(
         str | None,
         typer.Option("--out", metavar="FILE", help="Also write the groups, with facts and rights, as Parquet."),
     ] = None,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a contact sheet of the groups.")] = None,
+    html: Annotated[str | None, file_option("Write a contact sheet of the groups.")] = None,
     similar: Annotated[
         float, typer.Option(min=0, max=1, help="Least cosine of similar pictures; 1 looks for copies alone.")
     ] = 0.95,
@@ -159,7 +156,7 @@ def duplicates_command(
     if destination:
         report.write(destination, build, found)
     if html:
-        Path(html).write_text(sheet.render(build, found), encoding="utf-8")
+        write(html, sheet.render(build, found))
     for path in filter(None, (destination, html)):
         print(f"tintype: wrote {path}", file=sys.stderr)
     if as_json:
@@ -170,9 +167,7 @@ def duplicates_command(
 
 def report_command(
     archive: ArchiveName,
-    html: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="Where to; report.html, or with --json nowhere.")
-    ] = None,
+    html: Annotated[str | None, file_option("Where to; report.html, or with --json nowhere.", "--out")] = None,
     of: Annotated[str | None, typer.Option(help="Whose index tells of photos and captions; else the first.")] = None,
     photos: Annotated[int, typer.Option(min=0, help="How many photos are shown.")] = 48,
     as_json: Json = False,
@@ -187,7 +182,7 @@ def report_command(
         said = figures(there, build, why_not, wall=photos, say=lambda step: shown.say(f"report: {step}"))
         path = html or (None if as_json else "report.html")
         if path:
-            Path(path).write_text(render(there, build, said), encoding="utf-8")
+            write(path, render(there, build, said))
     if path:
         print(f"tintype: wrote the report {path}", file=sys.stderr)
     if as_json:

@@ -1,12 +1,14 @@
 """What the commands of the command line share: their consoles, and the arguments that several of them take."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from pipeline import config
+from pipeline.photo import UserError
 
 # Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
 PLAIN_WIDTH = 240
@@ -22,3 +24,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 def archive_url(name: str) -> str:
     """The URL of what the user named: a configuration's archive, or the URL itself."""
     return config.load(name).archive if name.endswith((".yaml", ".yml")) else name
+
+
+def in_a_folder(path: str | None) -> str | None:
+    """A file that an option names, if its folder is there: nobody shall wait for what can then not be written.
+
+    Raises UserError.
+    """
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    return path
+
+
+def file_option(help: str, *names: str) -> Any:
+    """An option that names a file to be written."""
+    return typer.Option(*names, metavar="FILE", callback=in_a_folder, help=help)
+
+
+def write(path: str, data: str | bytes) -> None:
+    """Write a file of the user's. Raises UserError."""
+    try:
+        Path(path).write_bytes(data.encode() if isinstance(data, str) else data)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

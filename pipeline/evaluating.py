@@ -3,14 +3,13 @@
 import functools
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import builds, config, progress
 from pipeline.asking import STALE, model_of
-from pipeline.console import Json, archive_url, err, out
+from pipeline.console import Json, archive_url, err, file_option, out, write
 from pipeline.evaluation import compare, printed, retrieval
 from pipeline.evaluation.texts import Kind
 from pipeline.models.settings import TEMPLATES
@@ -34,7 +33,7 @@ def evaluate_command(
         int | None, typer.Option(min=2, help="Only so many photos, always the same ones; fewer are easier to find.")
     ] = None,
     as_json: Json = False,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page to read or print.")] = None,
+    html: Annotated[str | None, file_option("Write a page to read or print.")] = None,
     zero_shot: Annotated[
         str | None,
         typer.Option(
@@ -53,9 +52,7 @@ def evaluate_command(
     template: Annotated[
         list[str], typer.Option(help="With --zero-shot: what a class's name is put into, at {}; several are averaged.")
     ] = [],  # noqa: B006
-    png: Annotated[
-        str | None, typer.Option(metavar="FILE", help="With --zero-shot: draw what was taken for what.")
-    ] = None,
+    png: Annotated[str | None, file_option("With --zero-shot: draw what was taken for what.")] = None,
 ) -> None:
     """Recall of an index's model: do texts find their pictures, and pictures their texts? Or its zero-shot accuracy."""
     about_recall = {"--texts": texts != "auto", "--where": where}
@@ -79,7 +76,7 @@ def evaluate_command(
     if html:
         from pipeline.evaluation import sheet
 
-        Path(html).write_text(sheet.evaluated(said), encoding="utf-8")
+        write(html, sheet.evaluated(said))
         print(f"tintype: wrote {html}", file=sys.stderr)
     if as_json:
         print(json.dumps(said, ensure_ascii=False))
@@ -106,8 +103,8 @@ def compare_command(
         int | None,
         typer.Option(min=2, help="Photos that recall is measured on; all, or 1,000 that must be embedded."),
     ] = None,
-    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the matrices.")] = None,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page to read or print.")] = None,
+    png: Annotated[str | None, file_option("Draw the matrices.")] = None,
+    html: Annotated[str | None, file_option("Write a page to read or print.")] = None,
     as_json: Json = False,
 ) -> None:
     """Two models side by side: cosines of texts with pictures, and the recall of each in an archive."""
@@ -128,9 +125,9 @@ def compare_command(
         from pipeline.evaluation import sheet
 
         if png:
-            Path(png).write_bytes(charts.png(sheet.matrices(said, shown)))
+            write(png, charts.png(sheet.matrices(said, shown)))
         if html:
-            Path(html).write_text(sheet.compared(said, shown), encoding="utf-8")
+            write(html, sheet.compared(said, shown))
         for path in filter(None, (png, html)):
             print(f"tintype: wrote {path}", file=sys.stderr)
     if as_json:
@@ -176,9 +173,9 @@ def _tell_zero_shot(said: dict[str, Any], as_json: bool, html: str | None, png: 
     from pipeline.evaluation import confusion
 
     if html:
-        Path(html).write_text(confusion.page(said), encoding="utf-8")
+        write(html, confusion.page(said))
     if png:
-        Path(png).write_bytes(confusion.png(said))
+        write(png, confusion.png(said))
     for path in filter(None, (html, png)):
         print(f"tintype: wrote {path}", file=sys.stderr)
     if as_json:
