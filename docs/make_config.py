@@ -37,6 +37,7 @@ PLACES = {
     "ImageSettings": ("Pictures", "images"),
     "EmbeddingSettings": ("An embedding", "embeddings.<name>"),
     "CaptionSettings": ("A caption", "captions.<name>"),
+    "LabelSettings": ("Labels", "labels.<name>"),
     "IndexSettings": ("The index", "index"),
     "RunSettings": ("Runs", "run"),
     "Query": ("A query in a file for `tintype search --queries`", "[]"),

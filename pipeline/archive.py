@@ -32,7 +32,7 @@ IMAGE_GROUP_ROWS = 50
 IMAGE_GROUP_BYTES = 16 << 20
 # Of `images`, what the live view shows beside the facts.
 PICTURE = [n for n in schemas.IMAGES.names if n not in (*schemas.PHOTOS.names, "outcome", "image", "reason", "detail")]
-DERIVED = ("embeddings", "captions", "hashes")  # folders of derived tables
+MOST_SHOWN = 6  # items of lists that differ
 VERSIONS = ("ray", "torch", "open_clip_torch", "pyarrow", "pillow", "faiss-gpu", "faiss-cpu", "flickrapi")
 
 
@@ -181,8 +181,19 @@ class Table:
         theirs = self.identity() or {}
         differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if differing:
-            shown = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} now" for key in differing)
+            shown = "; ".join(f"{key}: {_contrast(theirs.get(key), ours.get(key))}" for key in differing)
             raise UserError(f"{self.name} was made with something else ({shown}); choose another name for the new one")
+
+
+def _contrast(theirs: Any, ours: Any) -> str:
+    """How one thing that a table was made with differs from what it would be made with now; of lists, in what."""
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) + len(ours) > MOST_SHOWN:
+        only = [[item for item in these if item not in those] for those, these in ((ours, theirs), (theirs, ours))]
+        if not any(only):
+            return "in another order"
+        theirs, ours = (f"{items[:MOST_SHOWN]!r}{' and more' * (len(items) > MOST_SHOWN)} alone" for items in only)
+        return f"{theirs} there, {ours} now"
+    return f"{theirs!r} there, {ours!r} now"
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -270,7 +281,7 @@ class Archive:
     def tables(self) -> list[str]:
         """Names of the aligned tables that have a folder: photos, images, then the derived ones."""
         top = set(storage.names(self.url))
-        derived = [f"{kind}/{name}" for kind in DERIVED for name in self._derived(kind)]
+        derived = [f"{kind}/{name}" for kind in schemas.DERIVED for name in self._derived(kind)]
         return [name for name in ("photos", "images") if name in top] + derived
 
     def _derived(self, kind: str) -> list[str]:

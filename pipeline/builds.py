@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,19 +27,28 @@ from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
-FORMAT = 3  # 2: caption_by; 3: words.sqlite, bases, effort, truth
+FORMAT = 4  # 2: caption_by; 3: words.sqlite, bases, effort, truth; 4: labels
 ORPHAN = timedelta(hours=6)  # a build without a card, or a scratch file, that is this old is of a run that was killed
 ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
 NAMED = re.compile(r"\d{8}T\d{12}-[0-9a-f]{4}")
 TRUTH = "truth.parquet"  # what a build was measured with: who only searches needs no copy of it
 # What is read of a card.
-CARD = {"build", "bytes", "here", "effort", "base", "of", "identity", "captions", "parts", "settings", "rows", "kind"}
+CARD = {
+    *("build", "bytes", "here", "effort", "base", "of", "identity"),
+    *("captions", "labels", "parts", "settings", "rows", "kind"),
+}
+SAID = ("captions", "labels")  # kinds of tables that a build tells what one of them says
 
 
 def folder(archive: Archive, of: str, name: str = "") -> str:
     """URL of the folder of a build, or of all builds of an embeddings table."""
     return storage.join(archive.url, "index", of, *([name] if name else []))
+
+
+def tables(card: Mapping[str, Any]) -> dict[str, str]:
+    """Of each kind in SAID, the name of the table that a build tells of, where there is one."""
+    return {kind: card[kind]["table"] for kind in SAID if card.get(kind)}
 
 
 def current(archive: Archive, of: str) -> dict[str, Any] | None:
@@ -284,14 +293,21 @@ class Build:
 
     def matching(self, where: str) -> np.ndarray:
         """Row ids, int64[n], of the photos that a DuckDB expression is true of. Raises UserError with the reason."""
-        photos = self.database.cursor().view("photos")
-        try:
+        return matching(self.database, [where])
+
+
+def matching(database: duckdb.DuckDBPyConnection, wheres: Sequence[str]) -> np.ndarray:
+    """Row ids, int64[n], of the photos that all of these expressions are true of. Raises UserError with the reason."""
+    photos = found = database.cursor().view("photos")
+    try:
+        for where in wheres:
             # SQLExpression parses an expression and nothing else: no second statement, no unbalanced bracket.
-            found = photos.filter(duckdb.SQLExpression(where)).select("row_id").fetchnumpy()["row_id"]
-        except duckdb.Error as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
-            raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(photos.columns)})") from error
-        return np.asarray(found, np.int64)
+            found = found.filter(duckdb.SQLExpression(where))
+        rows = found.select("row_id").fetchnumpy()["row_id"]
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(photos.columns)})") from error
+    return np.asarray(rows, np.int64)
 
 
 def open_build(url: str, of: str | None = None) -> Build:
@@ -326,7 +342,7 @@ def opened(archive: Archive, card: dict[str, Any]) -> Build:
     if card["base"]:
         with reading(folders[-1]):
             masked = np.load(folders[-1] / "masked.npy")
-    return Build(archive, card, folders, kinds, masked, _database(folders, masked))
+    return Build(archive, card, folders, kinds, masked, database(folders, masked))
 
 
 def local(url: str, card: dict[str, Any]) -> Path:
@@ -363,10 +379,13 @@ def damaged(folder: Path | str) -> UserError:
     return UserError(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
-def _database(folders: Sequence[Path], masked: np.ndarray) -> duckdb.DuckDBPyConnection:
-    """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable."""
+def database(folders: Sequence[Path], masked: np.ndarray, **limits: str) -> duckdb.DuckDBPyConnection:
+    """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable.
+
+    `limits`: DuckDB's settings of these names, such as memory_limit.
+    """
     paths = ["'{}'".format(str(folder / "photos.parquet").replace("'", "''")) for folder in folders]
-    database = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    database = duckdb.connect(":memory:", config={"python_enable_replacements": "false", **limits})
     database.execute(f"SET allowed_paths = [{', '.join(paths)}]")
     tables = [f"SELECT * FROM read_parquet({path})" for path in paths]
     if len(masked):

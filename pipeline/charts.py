@@ -118,3 +118,15 @@ def heatmap(
         if not math.isnan(value):
             color = ON_DARK if high > low and (value - low) / (high - low) > 0.55 else ON_LIGHT
             axes.text(column, row, form.format(value), ha="center", va="center", fontsize=8, color=color)
+
+
+def thumbnails(axes: Axes, pictures: Sequence[np.ndarray]) -> None:
+    """Pictures, uint8[height, width, 3], below the columns of a heatmap, in the place of their names."""
+    axes.set_xticks([])
+    axes.set_aspect("equal")  # as high as a cell is then as wide as one
+    rows, columns = axes.get_images()[0].get_array().shape  # type: ignore[union-attr]
+    for column, picture in enumerate(pictures):
+        place = ((column + 0.06) / columns, -1.04 / rows, 0.88 / columns, 0.98 / rows)
+        inset = axes.inset_axes(place, anchor="N")
+        inset.imshow(picture, interpolation="lanczos")
+        inset.axis("off")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__, asking, config, progress, storage, terminal
+from pipeline import __version__, asking, config, evaluating, progress, serving, storage, terminal
 from pipeline.archive import Archive
 from pipeline.console import ArchiveName, Conf, Json, Set, archive_url, err, out
 from pipeline.photo import UserError
@@ -159,6 +159,9 @@ app.command("duplicates")(asking.duplicates_command)
 app.command("report")(asking.report_command)
 app.command("export")(asking.export_command)
 app.command("describe")(asking.describe_command)
+app.command("evaluate")(evaluating.evaluate_command)
+app.command("compare")(evaluating.compare_command)
+app.command("serve")(serving.serve_command)
 
 
 @app.command("forget")

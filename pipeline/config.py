@@ -8,7 +8,7 @@ import difflib
 import json
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pydantic
 import yaml
 
-from pipeline.models.settings import CaptionSettings, EmbeddingSettings
+from pipeline import storage
+from pipeline.models.settings import CaptionSettings, EmbeddingSettings, LabelSettings, TableSettings
 from pipeline.photo import UserError
 from pipeline.search import Mode, Query, check
 from pipeline.sources.flickr import FlickrSource
@@ -69,14 +70,21 @@ class Settings:
     """Embeddings tables by name."""
     captions: dict[str, CaptionSettings] = field(default_factory=dict)
     """Captions tables by name."""
+    labels: dict[str, LabelSettings] = field(default_factory=dict)
+    """Labels tables by name."""
     index: IndexSettings = field(default_factory=IndexSettings)
     """The search index."""
     run: RunSettings = field(default_factory=RunSettings)
     """How runs are carried out."""
 
-    def derived(self) -> list[str]:
-        """Names of the tables that annotating fills."""
-        return [f"embeddings/{name}" for name in self.embeddings] + [f"captions/{name}" for name in self.captions]
+    def derived(self) -> dict[str, TableSettings]:
+        """The tables that annotating fills, by name, each with what fills it."""
+        kinds: dict[str, Mapping[str, TableSettings]] = {
+            "embeddings": self.embeddings,
+            "captions": self.captions,
+            "labels": self.labels,
+        }
+        return {f"{kind}/{name}": asked for kind, tables in kinds.items() for name, asked in tables.items()}
 
 
 def read_yaml(path: str, what: str) -> Any:
@@ -90,10 +98,10 @@ def read_yaml(path: str, what: str) -> Any:
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a text file that say something. Raises UserError."""
+    """The lines that say something of a text file, at a local path or any fsspec URL. Raises UserError."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = storage.read(path).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:  # bytes that are no UTF-8, a protocol that there is not
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -177,7 +185,16 @@ def parse(given: Mapping[str, Any], where: str = "the configuration") -> Setting
         settings = pydantic.TypeAdapter(Settings).validate_python(given)
     except pydantic.ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(_told(e, Settings) for e in error.errors())) from error
-    return _consistent(settings, where)
+    return _consistent(_with_classes(settings), where)
+
+
+def _with_classes(settings: Settings) -> Settings:
+    """Settings with the names of classes that files hold: those who work elsewhere need no such file."""
+    labels = {
+        name: replace(asked, classes=tuple(read_lines(asked.classes))) if isinstance(asked.classes, str) else asked
+        for name, asked in settings.labels.items()
+    }
+    return replace(settings, labels=labels)
 
 
 def _consistent(settings: Settings, where: str) -> Settings:

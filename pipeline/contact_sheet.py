@@ -33,6 +33,7 @@ h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: prett
 .machine { margin-top: .15rem; }
 .facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
 """
+UNSTATED = "No licence stated: ask before you use it"
 STYLE = """
 nav ol { columns: 18rem; column-gap: 2.5rem; padding: 1.5rem 0 0 1.4rem; }
 nav li { break-inside: avoid; padding: .1rem 0 .1rem .3rem; }
@@ -137,27 +138,33 @@ def photo(hit: Hit, thumbnail: str, granularity: str | None, place: str = "") ->
 
     PHOTOS has its looks.
     """
-    title = escape(hit.title or hit.photo_id)
-    alt = hit.title or hit.photo_id
+    name = hit.title or hit.photo_id
+    title, shown = escape(name), alt(name, hit.caption, hit.caption_by)
     caption = ""
     if hit.caption:
-        alt = f"{hit.caption} (described by {hit.caption_by or 'a machine'})"
         model = f" ({hit.caption_model})" if hit.caption_model else ""
         writer = hit.caption_by or f"a machine{model}"
         caption = (
             f'<p class="caption{" person" if hit.caption_by else ""}" dir="auto">{escape(hit.caption)}</p>'
             f'<p class="machine">Caption written by {escape(writer)}</p>'
         )
+    if hit.labels:
+        caption += f'<p class="machine">{escape(hits.label(hit))}, labelled by a machine</p>'
     when = dated(hit.date_taken, granularity) if hit.date_taken else None
     credit = " · ".join(escape(fact) for fact in (when, hit.owner, page.host(hit.page_url)) if fact)
-    licence = hit.license_name or hit.license_url or "No licence stated: ask before you use it"
+    licence = hit.license_name or hit.license_url or UNSTATED
     rights = page.link(hit.license_url, escape(licence))
     return (
-        f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(alt)}"></div>'
+        f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(shown)}"></div>'
         f"{f'<p class=place>{place}</p>' if place else ''}"
         f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
     )
+
+
+def alt(name: str, caption: str | None, by: str | None) -> str:
+    """What a picture shows, for those who do not see it, and who says so."""
+    return f"{caption} (described by {by or 'a machine'})" if caption else name
 
 
 def dated(date: str, granularity: str | None) -> str:
@@ -175,10 +182,10 @@ def dated(date: str, granularity: str | None) -> str:
     return f"about {shown}" if granularity == "circa" else shown
 
 
-def _footer(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
+def scores(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
+    """What the numbers beside ranks are, and what was searched."""
     cards: list[dict[str, Any]] = [build.card for build in builds]
     models = [" / ".join(filter(None, (c["identity"].get("model"), c["identity"].get("pretrained")))) for c in cards]
-    shown = [hit for answer in answers for hit in answer.hits]
     meaning = {
         "cosine with the query": f"the cosine of picture and query in the space of {models[0]}",
         "BM25": "how well its words answer those of the query (BM25)",
@@ -187,12 +194,19 @@ def _footer(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
     }
     said = "; or ".join(meaning[score] for score in dict.fromkeys(answer.score() for answer in answers))
     searched = "; ".join(f"{card['rows']:,} pictures, index build {card['build']}" for card in cards)
-    notes = [
+    return (
         f"The number beside a rank is {said}: it compares the hits of one query, not those of different ones. "
         f"Searched: {searched}."
-    ]
+    )
+
+
+def _footer(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
+    shown = [hit for answer in answers for hit in answer.hits]
+    notes = [scores(builds, answers)]
     if any(hit.caption and not hit.caption_by for hit in shown):
         notes.append("The captions in italics were written by a machine and checked by nobody.")
+    if any(hit.labels for hit in shown):
+        notes.append("Labels were given by a machine and checked by nobody: each is the likeliest of some classes.")
     if any(hit.photo_id.startswith("flickr:") for hit in shown):
         notes.append(page.FLICKR_NOTICE)
     return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"

@@ -1,8 +1,9 @@
 """The nouns: a photo as its source tells it, its rights, and a hit of a search. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 OUTCOMES = ("fetched", "gone", "failed")
 
@@ -108,4 +109,5 @@ class Hit:
     owner: str | None
     page_url: str | None
     ranks: Mapping[str, int] = field(default_factory=dict)
+    labels: Sequence[dict[str, Any]] | None = None  # by a machine: {"label", "probability"}, best first
     copies: int | None = None  # exact and near ones that this hit stands for; None where they were not collapsed

@@ -38,7 +38,7 @@ def plan(
         workers: nodes that fetch
         price: of a device's hour
     """
-    tables = settings.derived()
+    tables = list(settings.derived())
     names = ("photos", "images", *tables)
     seen = {name: rollup.receipts(archive, archive.table(name)) if archive else {} for name in names}
     have = {name: sum(receipt["rows"] for receipt in receipts.values()) for name, receipts in seen.items()}
@@ -131,4 +131,5 @@ def _stored(settings: Settings, archive: Archive | None, fetched: float | None) 
     made = [archive.table(f"embeddings/{name}").identity() if archive else None for name in settings.embeddings]
     dims = [identity["dim"] if identity else ASSUMED["dim"] for identity in made]
     indexed = 4 * dims[0] + ASSUMED["row"] if dims else 0
-    return picture + ASSUMED["row"] * (1 + len(settings.captions)) + sum(2 * dim for dim in dims) + indexed
+    told = ASSUMED["row"] * (1 + len(settings.captions) + len(settings.labels))
+    return picture + told + sum(2 * dim for dim in dims) + indexed

@@ -44,8 +44,7 @@ class Summary:
 
 def find_weights(settings: Settings) -> Weights:
     """Find, or fetch, the weights of every model that the settings name. Raises UserError."""
-    models = {(asked.model, asked.pretrained) for asked in settings.embeddings.values()}
-    models |= {(asked.model, asked.pretrained) for asked in settings.captions.values()}
+    models = {(asked.model, asked.pretrained) for asked in settings.derived().values()}
     if not models:
         return {}
     from pipeline.models import openclip, weights
@@ -71,11 +70,16 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
         load = partial(fetch.load, archive, settings.images, {source.name: source for source in settings.sources})
         stages.append(work.Stage("fetch", "photos", ("images",), load))
     tables = settings.derived()
+    for name, asked in settings.labels.items() if "annotate" in steps else ():
+        table = archive.table(f"labels/{name}")
+        if made := table.identity():
+            # Where no part is missing, no worker would find that the classes are others now.
+            table.claim(made | asked.identity())
     if "annotate" in steps and tables:
         from pipeline.stages import annotate
 
         checkpoints = {key: checkpoint and checkpoint[1] for key, checkpoint in found.items()}
-        load = partial(annotate.load, archive, settings.embeddings, settings.captions, checkpoints)
+        load = partial(annotate.load, archive, tables, checkpoints)
         stages.append(work.Stage("annotate", "images", tuple(tables), load, device=True))
     return stages
 

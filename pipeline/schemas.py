@@ -85,6 +85,16 @@ CAPTIONS = pa.schema(
     ]
 )
 
+LABELS = pa.schema(
+    [
+        *KEY,
+        # Best first: the likeliest classes, and their probabilities among all of the table.
+        ("labels", pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float32())]))),
+        ("model", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+
 CHANGES = pa.schema(
     [
         *KEY,  # row_id: the photo's live row when the change was observed
@@ -117,7 +127,15 @@ DUPLICATES = pa.schema(
 
 FORGOTTEN = pa.schema([*KEY, ("forgotten_at", MOMENT), ("reason", pa.string())])
 
+# Folders of tables that are made of images, each with the schema of those in it; `embeddings` have a schema by dim.
+DERIVED = {"embeddings": None, "captions": CAPTIONS, "labels": LABELS, "hashes": HASHES}
+
 
 def embeddings(dim: int) -> pa.Schema:
     """An embeddings table: one unit vector a picture, float16[dim], null with a `problem` where there is none."""
     return pa.schema([*KEY, ("embedding", pa.list_(pa.float16(), dim)), ("problem", pa.string())])
+
+
+def derived(table: str, dim: int | None) -> pa.Schema | None:
+    """The schema of a derived table; None where that is up to a dim that is not known."""
+    return DERIVED[table.partition("/")[0]] or (embeddings(dim) if dim else None)

@@ -16,6 +16,7 @@ from pipeline.stages import fill, index, measure
 
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
 DIM = 16
+CLASSES = ["boat", "tent", "hill"]
 INDEX_FILES = ("index.faiss", "vectors.npy", "row_ids.npy")  # those of any kind
 IDENTITY = {"model": "test-model", "pretrained": None, "checkpoint_sha256": "ab" * 32, "dim": DIM}
 
@@ -107,6 +108,19 @@ def add_captions(archive: Archive, part: int, name: str = "tiny") -> None:
     ]
     receipt = made_of(archive, "images", part)
     assert table.write(part, [pa.Table.from_pylist(rows, schemas.CAPTIONS)], receipt, schemas.CAPTIONS)
+
+
+def add_labels(archive: Archive, part: int, name: str = "tiny", top: int = 2) -> None:
+    """Write a part of labels/<name>: a part's photos are boats, tents or hills in turn, with a probability of 0.75."""
+    table = archive.table(f"labels/{name}")
+    table.claim({"model": "test-labeller", "classes": CLASSES, "templates": ["a {}"], "top": top})
+    rows = []
+    for number, key in enumerate(archive.table("photos").read(part, ["row_id", "photo_id"]).to_pylist()):
+        best = [CLASSES[(number + place) % len(CLASSES)] for place in range(top)]
+        labels = [{"label": label, "probability": share} for label, share in zip(best, (0.75, 0.125), strict=True)]
+        rows.append({**key, "labels": labels, "model": "test-labeller"})
+    receipt = made_of(archive, "images", part)
+    assert table.write(part, [pa.Table.from_pylist(rows, schemas.LABELS)], receipt, schemas.LABELS)
 
 
 def forget(archive: Archive, photo_id: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import config
 from pipeline.demo import show
+from pipeline.demo.scenes import OBJECTS
 from pipeline.photo import UserError
 from pipeline.search import Query
 from pipeline.sources.flickr import FlickrSource
@@ -64,6 +65,7 @@ def test_the_demo_runs_what_its_configuration_says() -> None:
     given = {
         "embeddings": {"demo": {"model": f"local-dir:{model}"}},
         "captions": {"demo": {"model": f"local-dir:{model}"}},
+        "labels": {"things": {"model": f"local-dir:{model}", "classes": OBJECTS, "templates": ["a {}"]}},
     }
     assert show.settings(written.archive, source.api_url, **given) == written
 
@@ -111,6 +113,8 @@ def test_an_unknown_setting_like_no_other_suggests_none() -> None:
         ({"images": {"rate": "fast"}}, "images.rate"),
         ({"images": {"min_side": 0}}, "images"),
         ({"embeddings": {"a": {}}}, "embeddings.a.model"),
+        ({"labels": {"a": MODEL}}, "labels.a.classes"),
+        ({"labels": {"a": MODEL | {"classes": ["b", "c"], "top": 0}}}, "labels.a.top"),
         ({"embeddings": {"a": MODEL, "b": MODEL}}, "index.of"),
         ({"embeddings": {"a": MODEL}, "index": {"of": "b"}}, "index.of"),
     ],
@@ -129,6 +133,21 @@ def test_several_mistakes_are_told_at_once() -> None:
 @pytest.mark.parametrize(("given", "share"), [("1%", 0.01), ("0.5%", 0.005), (0.25, 0.25), ("100%", 1.0), (0, 0.0)])
 def test_a_share_may_be_given_in_per_cent(given: Any, share: float) -> None:
     assert config.parse(LEAST | {"run": {"max_failed": given}}).run.max_failed == pytest.approx(share)
+
+
+def test_classes_may_stand_in_a_file(tmp_path: Path) -> None:
+    """Their names are settings then: whoever works elsewhere has no such file."""
+    path = tmp_path / "classes.txt"
+    path.write_text("# of the demo\nsteam train\n\n  tent \n")
+    for place in (str(path), path.as_uri()):
+        settings = config.parse(LEAST | {"labels": {"things": MODEL | {"classes": place}}})
+        assert settings.labels["things"].classes == ("steam train", "tent")
+        assert settings.derived() == {"labels/things": settings.labels["things"]}
+    for text, told in [("tent\n", "two classes or more"), ("tent\ntent\n", "'tent' comes several times")]:
+        path.write_text(text)
+        assert told in refused(config.parse, LEAST | {"labels": {"things": MODEL | {"classes": str(path)}}})
+    missing = LEAST | {"labels": {"things": MODEL | {"classes": str(tmp_path / "none.txt")}}}
+    assert "No such file" in refused(config.parse, missing)
 
 
 def test_overrides_are_yaml_values_at_any_depth(conf: str) -> None:

@@ -28,7 +28,8 @@ FLOORS = [
     ["plan", "run", "hashing", "evaluation", "web"],
     ["terminal"],
     ["report"],
-    ["asking", "demo"],
+    ["asking", "demo", "serving"],
+    ["evaluating"],
     ["cli", "training"],
 ]
 ONLY_IN = {

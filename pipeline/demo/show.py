@@ -12,6 +12,7 @@ from rich.console import Console
 from pipeline import builds, contact_sheet, search, terminal
 from pipeline.archive import Archive
 from pipeline.config import Settings, parse
+from pipeline.demo.scenes import OBJECTS
 from pipeline.demo.server import KEY, SECRET, Served, serve
 from pipeline.demo.stream import ALIAS, demo_stream
 from pipeline.models import store
@@ -23,7 +24,7 @@ from pipeline.status import status
 from pipeline.work import STEPS
 
 PORT = 8765
-MODEL = {"model": f"local-dir:{Path(__file__).parent / 'model'}"}
+MODEL: dict[str, Any] = {"model": f"local-dir:{Path(__file__).parent / 'model'}"}
 
 
 def settings(archive: str, api_url: str, **changed: Any) -> Settings:
@@ -35,6 +36,7 @@ def settings(archive: str, api_url: str, **changed: Any) -> Settings:
             "images": {"min_side": 288, "rate": None},
             "embeddings": {"demo": MODEL},
             "captions": {"demo": MODEL},
+            "labels": {"things": MODEL | {"classes": OBJECTS, "templates": ["a {}"]}},
             "run": {"part_size": 120},
             **changed,
         }

@@ -54,6 +54,8 @@ MEANING = {
     "caption_by": "the person who wrote the caption in the machine's place",
     "caption_logprob": "mean natural log-probability of a token of the caption",
     "caption_cosine": "of the caption with the picture, in the captioning model's space",
+    "labels": "**by a machine**: the likeliest of the classes below, best first, with their probabilities",
+    "labels_model": "which one gave them",
     "embedding": "unit vector of the picture; null where there is none",
     "image": "the picture",
 }
@@ -113,6 +115,15 @@ def _models(card: dict[str, Any]) -> list[str]:
         lines.append(
             f"Captions were written by a machine: {named(identity['model'], identity.get('pretrained'))}, generation "
             f"{kind}; licence of the weights: {weights}"
+        )
+    if card["labels"]:
+        identity = card["labels"]["identity"]
+        weights = identity.get("weights_license") or "not known: ask their makers"
+        classes, texts = identity["classes"], ", ".join(f"“{text}”" for text in identity["templates"])
+        lines.append(
+            f"Labels were given by a machine: {named(identity['model'], identity.get('pretrained'))}, of "
+            f"{len(classes):,} classes by the texts {texts}; licence of the weights: {weights}. "
+            f"The classes: {', '.join(classes)}"
         )
     return lines
 

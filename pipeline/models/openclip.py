@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,8 @@ from open_clip.transformer import TextTransformer
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from pipeline.models import layers, settings, weights
+from pipeline.models import halves, layers, settings, weights
+from pipeline.models.halves import Tower
 from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR
 from pipeline.photo import UserError
 
@@ -197,16 +199,24 @@ def use_threads(n: int) -> None:
 
 
 def load(
-    model: str, pretrained: str | None, *, device: str | None = None, precision: str = "auto", path: Path | None = None
+    model: str,
+    pretrained: str | None,
+    *,
+    device: str | None = None,
+    precision: str = "auto",
+    path: Path | None = None,
+    tower: Tower | None = None,
+    sha256: str | None = None,
 ) -> Model:
     """Loads a model onto `device` (None: CUDA, else MPS, else CPU).
 
-    `path`: a copy of its weights to use instead of looking for them (a folder model's configuration lies beside it).
-    Raises UserError, in one line, for an unknown name, for weights that cannot be had or that do not fit the model.
+    `path`: a copy of its weights to use instead of looking for them (a folder model's configuration lies beside it);
+    `sha256`: of that file, where it is known. `tower`: the only one to load: see halves.py. Raises UserError,
+    in one line, for an unknown name, for weights that cannot be had or that do not fit the model.
     """
     device = device or default_device()
     precision = default_precision(device) if precision == "auto" else precision
-    path, sha256 = _located(model, pretrained, path)
+    path, sha256 = (path, sha256) if path and sha256 else _located(model, pretrained, path)
     if path is None:
         weights.check_name(model)
     # A repository of the hub, once fetched, is a folder like any other.
@@ -219,7 +229,7 @@ def load(
         raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
     if ("hf_tokenizer_name" in text or "hf_model_name" in text) and not importlib.util.find_spec("transformers"):
         raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[multilingual]'")
-    net = _build(model, source, pretrained, path)
+    net = _build(model, source, pretrained, path, tower)
     tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
     identity: dict[str, Any] = {
         "model": weights.portable(model),
@@ -241,7 +251,7 @@ def load(
         identity["architecture"] = config  # a plain name stands for OpenCLIP's own; a folder brings another
     # Through JSON, so that an identity read back from a file compares equal: tuples become lists.
     loaded = Model(net, tokenizer, json.loads(json.dumps(identity)), device, precision)
-    if device == "cuda":
+    if device == "cuda" and tower != "text":
         loaded.find_batch()
     return loaded
 
@@ -252,28 +262,39 @@ def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Pat
     return (path, weights.sha256(path)) if path else weights.checkpoint(model, pretrained)
 
 
-def _build(model: str, source: str, pretrained: str | None, path: Path | None) -> Any:
-    """The network on CPU in fp32, its weights loaded from `path`, or random ones for None."""
+def _build(model: str, source: str, pretrained: str | None, path: Path | None, tower: Tower | None) -> Any:
+    """The network on CPU in fp32, its weights from `path`, or random ones for None; with `tower` alone if given."""
+    if path and tower:
+        with contextlib.suppress(*UNFIT):  # a file that is damaged is so for the whole network too, and said below
+            if half := halves.load(partial(_create, model, source, pretrained), path, tower):
+                return half
+    net = _create(model, source, pretrained)
+    if path is None:
+        if isinstance(net, open_clip.CoCa):  # open_clip leaves this one uninitialised
+            torch.nn.init.normal_(net.text_decoder.text_projection, std=net.text_decoder.width**-0.5)
+    else:
+        try:
+            with _quiet():
+                open_clip.load_checkpoint(net, str(path))
+        except UNFIT as error:
+            raise UserError(f"{path} does not hold weights of {model} ({weights.reason(error)})") from error
+    return halves.strip(net, tower) if tower else net
+
+
+def _create(model: str, source: str, pretrained: str | None, device: str = "cpu") -> Any:
+    """The network with random weights, always the same."""
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         try:
-            net = open_clip.create_model(
+            return open_clip.create_model(
                 source,
                 load_weights=False,
+                device=device,
                 pretrained_text=False,
                 force_preprocess_cfg={} if source.startswith(LOCAL_DIR) else _preprocessing(model, pretrained),
             )
         except OSError as error:  # the configuration of a Hugging Face text tower
             raise UserError(f"{model}: its text model cannot be had ({weights.reason(error)})") from error
-        if path is None:
-            if isinstance(net, open_clip.CoCa):  # open_clip leaves this one uninitialised
-                torch.nn.init.normal_(net.text_decoder.text_projection, std=net.text_decoder.width**-0.5)
-            return net
-        try:
-            open_clip.load_checkpoint(net, str(path))
-        except UNFIT as error:
-            raise UserError(f"{path} does not hold weights of {model} ({weights.reason(error)})") from error
-    return net
 
 
 @contextlib.contextmanager

@@ -1,13 +1,19 @@
 """What a configuration says of models, and what is known of their weights. Light: loading these takes no torch."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import pydantic
 
 from pipeline.photo import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Generation = Literal["beam", "greedy", "clean"]
 
+TEMPLATES = ("a photo of a {}.",)
+NAMED = 5  # wrong names that a message tells
 ABOUT = "about.json"  # in a folder of weights, written last: its presence says that the others are there
 
 # Licences of the weights that our configurations name, as their model cards state them.
@@ -33,6 +39,15 @@ def has_embedding(model: str, pretrained: str | None) -> bool:
     return (model, tag(pretrained)) not in CAPTIONS_ONLY
 
 
+def check_embedding(model: str, pretrained: str | None) -> None:
+    """Raises UserError where vectors of this model mean nothing."""
+    if not has_embedding(model, pretrained):
+        raise UserError(
+            f"{named(model, pretrained)} is for captions only, its embedding is chance: "
+            "embed with coca_ViT-L-14 / mscoco_finetuned_laion2b_s13b_b90k or ViT-B-32 / laion2b_s34b_b79k"
+        )
+
+
 def tag(pretrained: str | None) -> str | None:
     """A tag as OpenCLIP compares it: "laion2B-s13B" is "laion2b_s13b"."""
     return pretrained and pretrained.lower().replace("-", "_")
@@ -56,11 +71,7 @@ class EmbeddingSettings:
     """`auto` is bf16 where the device computes in it natively, else fp32."""
 
     def __post_init__(self) -> None:
-        if not has_embedding(self.model, self.pretrained):
-            raise UserError(
-                f"{named(self.model, self.pretrained)} is for captions only, its embedding is chance: "
-                "embed with coca_ViT-L-14 / mscoco_finetuned_laion2b_s13b_b90k or ViT-B-32 / laion2b_s34b_b79k"
-            )
+        check_embedding(self.model, self.pretrained)
 
 
 @dataclass(frozen=True)
@@ -78,3 +89,59 @@ class CaptionSettings:
     search by log-probability in which no three tokens in a row come twice."""
     precision: Precision = "auto"
     """`auto` is bf16 where the device computes in it natively, else fp32."""
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Labels of every picture: which of some classes it shows, without training for them (zero-shot)."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+
+    model: str
+    """An OpenCLIP model name, `local-dir:PATH` or `hf-hub:ORG/NAME`."""
+    classes: tuple[str, ...] | str
+    """Names of what is to be told apart, two or more: a list, or a text file with one a line, a local path or any
+    fsspec URL."""
+    pretrained: str | None = None
+    """A tag of that model, or the path or URL of a checkpoint; null with `local-dir:` and `hf-hub:`."""
+    templates: tuple[str, ...] = TEMPLATES
+    """Texts that a class's name is put into, at `{}`. The mean of their vectors stands for the class."""
+    top: Annotated[int, pydantic.Field(ge=1)] = 5
+    """Labels a picture gets: the likeliest classes, with their probabilities among all."""
+    precision: Precision = "auto"
+    """`auto` is bf16 where the device computes in it natively, else fp32."""
+
+    def __post_init__(self) -> None:
+        check_embedding(self.model, self.pretrained)
+        check_templates(self.templates)
+        if not isinstance(self.classes, str):
+            check_classes(self.classes)
+
+    def identity(self) -> dict[str, Any]:
+        """What labels depend on beside the model, ready for JSON."""
+        told = {"classes": list(self.classes), "templates": list(self.templates), "top": self.top}
+        return told | {"probability": "softmax"}
+
+
+TableSettings = EmbeddingSettings | CaptionSettings | LabelSettings  # what fills a table that annotating makes
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Raises UserError for what no class's name can be put into."""
+    if not templates:
+        raise UserError('labels need a template or more, such as "a photo of a {}."')
+    for template in templates:
+        rest = template.replace("{}", "")
+        if rest == template or "{" in rest or "}" in rest:
+            raise UserError(f'the template {template!r} must hold {{}} for the class, and no other braces: "a {{}}"')
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raises UserError for names that do not tell two classes or more apart."""
+    if any(not name.strip() for name in classes):
+        raise UserError("one of the classes has an empty name")
+    doubled = [name for name, times in Counter(classes).items() if times > 1]
+    if doubled:
+        raise UserError(f"each class is to be named once: {', '.join(map(repr, doubled[:NAMED]))} comes several times")
+    if len(classes) < 2:
+        raise UserError("labels need two classes or more: the probability of an only one is 1 whatever is shown")

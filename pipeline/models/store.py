@@ -46,12 +46,18 @@ def load(
     *,
     device: str | None = None,
     precision: str = "auto",
+    tower: "openclip.Tower | None" = None,
 ) -> "openclip.Model":
-    """Load a model from the weights that the archive holds; `sha256` None: the random ones. Raises UserError."""
+    """Load a model from the weights that the archive holds; `sha256` None: the random ones. Raises UserError.
+
+    `tower`: see openclip.load. What the file's SHA-256 is, is then taken from the archive, which calls it by that: to
+    read all of it would take longer than to read the half that is wanted. `tintype verify` reads it all.
+    """
     path = None if sha256 is None else local(archive, sha256)
     from pipeline.models import openclip
 
-    return openclip.load(model, pretrained, device=device, precision=precision, path=path)
+    known = sha256 if tower else None
+    return openclip.load(model, pretrained, device=device, precision=precision, path=path, tower=tower, sha256=known)
 
 
 def local(archive: str, sha256: str) -> Path:

@@ -15,11 +15,11 @@ from pipeline.search.fusing import fused
 from pipeline.search.hits import hits_json, in_words
 from pipeline.search.query import Answer, Embedder, Mode, Picture, Query, check
 from pipeline.search.ranking import ask, by_vector, by_words
-from pipeline.search.vectors import MAX_PICTURE_PIXELS, Space, pictures, read_picture
+from pipeline.search.vectors import MAX_PICTURE_PIXELS, Space, from_anywhere, pictures, read_picture
 
 __all__ = [
-    "MAX_PICTURE_PIXELS", "Answer", "Embedder", "Mode", "Picture", "Query", "answers", "check", "hits_json", "in_words",
-    "read_picture", "search", "search_many",
+    "MAX_PICTURE_PIXELS", "Answer", "Embedder", "Mode", "Picture", "Query", "Space", "answers", "check", "hits_json",
+    "in_words", "model_of", "ranking_name", "read_picture", "search", "search_many", "within",
 ]  # fmt: skip
 
 BATCH = 256  # queries answered together,
@@ -27,8 +27,8 @@ MOST_FOUND = 500_000  # as long as they are not to find more than this
 DEEPER = 8  # times as deep, where copies left too few
 DEPTH = 100  # of the rankings that are fused, or ten times the hits asked for
 WORDS = "words"  # the name of the ranking by words; those by vectors have their embeddings' names
-FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "date_taken", "license_id", "license_name",
-         "license_url", "owner", "page_url")  # fmt: skip
+FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "labels", "date_taken", "license_id",
+         "license_name", "license_url", "owner", "page_url")  # fmt: skip
 
 Place = tuple[int, int]  # which of the builds, and the row id in it
 Ranking = list[tuple[Place, float]]  # best first, with scores
@@ -58,12 +58,23 @@ def answers(
     find is fused, photo by photo; words are those of the first. With `copies`, as duplicates.report.groups gives them,
     a hit stands for those of its exact and near copies that would follow it. Raises UserError.
     """
-    spaces = [Space(build, build.news(), functools.cache(functools.partial(_model, build, load))) for build in builds]
-    for batch in _batches(queries, lambda query: _depth(query, len(builds))):
-        yield from _answers(spaces, batch, copies)
+    spaces = [Space(build, build.news(), functools.cache(functools.partial(model_of, build, load))) for build in builds]
+    yield from within(spaces, queries, copies)
 
 
-def _model(build: Build, load: Callable[[Build], Embedder]) -> Embedder:
+def within(
+    spaces: Sequence[Space],
+    queries: Iterable[Query],
+    copies: Mapping[int, int] | None = None,
+    outside: Callable[[str], Picture] = from_anywhere,
+) -> Iterator[Answer]:
+    """As `answers`, of builds that are made ready; what pictures are that none of them holds, `outside` says."""
+    for batch in _batches(queries, lambda query: _depth(query, len(spaces))):
+        yield from _answers(spaces, batch, copies, outside)
+
+
+def model_of(build: Build, load: Callable[[Build], Embedder]) -> Embedder:
+    """The model that an index was made with. Raises UserError where `load` gives another."""
     embedder = load(build)
     ours, theirs = embedder.identity(), build.card["identity"]
     # The licence is a label: vectors do not depend on it, and it may become known only later.
@@ -97,12 +108,16 @@ def _depth(query: Query, builds: int, deeper: int = 1) -> int:
 
 
 def _answers(
-    spaces: Sequence[Space], queries: Sequence[Query], copies: Mapping[int, int] | None, deeper: int = 1
+    spaces: Sequence[Space],
+    queries: Sequence[Query],
+    copies: Mapping[int, int] | None,
+    outside: Callable[[str], Picture],
+    deeper: int = 1,
 ) -> list[Answer]:
     for query in queries:
         check(query)
     held = [space.photos(queries) for space in spaces]
-    named = pictures(held, queries)
+    named = pictures(held, queries, outside)
     depths = [_depth(query, len(spaces), deeper) for query in queries]
     rankings, among = _rankings(spaces, queries, depths, held, named)
     homes = _homes(spaces, rankings)
@@ -118,7 +133,7 @@ def _answers(
         full = any(len(ranking) >= depths[number] for ranking in rankings[number].values())
         if copies is not None and len(found) < query.k and full:
             # So many copies stood before others that too few were left: only asking deeper tells.
-            answers += _answers(spaces, [query], copies, deeper * DEEPER)
+            answers += _answers(spaces, [query], copies, outside, deeper * DEEPER)
             continue
         hits = [
             Hit(rank, score, row_id=place[1], **facts[place], ranks=ranks, copies=stands_for[number].get(place[1]))
@@ -140,9 +155,9 @@ def _rankings(
     rankings: list[dict[str, Ranking]] = [{} for _ in queries]
     among: list[int | None] = [None] * len(queries)
     for number, space in enumerate(spaces):
-        of, asked = _name(space), ask(space, queries, depths, held[number], named)
+        of, asked = ranking_name(space.build), ask(space, queries, depths, held[number], named)
         for where, places in _alike(queries):
-            kept = None if where is None else space.build.matching(where)
+            kept = None if where is None else space.matching(where)
             group = [asked[place] for place in places]
             found = [(place, of, ranking) for place, ranking in by_vector(space, group, kept)]
             if number == 0:
@@ -154,9 +169,9 @@ def _rankings(
     return rankings, among
 
 
-def _name(space: Space) -> str:
+def ranking_name(build: Build) -> str:
     """What a ranking by vectors is called: as its embeddings, unless those are called as the other kind of ranking."""
-    of = space.build.card["of"]
+    of: str = build.card["of"]
     return f"embeddings/{of}" if of == WORDS else of
 
 

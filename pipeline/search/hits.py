@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
-from pipeline.builds import Build
+from pipeline import schemas, storage
+from pipeline.builds import SAID, Build, tables
 from pipeline.photo import Hit
 from pipeline.search.query import Answer, Picture
 
@@ -24,6 +24,7 @@ HITS = pa.schema(
         ("copies", pa.int32()),  # that the hit stands for
         ("row_id", pa.int64()),
         *((name, pa.string()) for name in ("photo_id", "title", "caption", "caption_model", "caption_by")),
+        schemas.LABELS.field("labels"),
         *((name, pa.string()) for name in ("date_taken", "license_id", "license_name", "license_url")),
         *((name, pa.string()) for name in ("owner", "page_url")),
     ]
@@ -56,6 +57,11 @@ def score(hit: Hit) -> str:
     return f"{hit.score:.4f}" if hit.ranks else f"{hit.score:.3f}"
 
 
+def label(hit: Hit) -> str:
+    """Its likeliest label for people, "tent (98 %)", where it has one."""
+    return f"{hit.labels[0]['label']} ({hit.labels[0]['probability']:.0%})" if hit.labels else ""
+
+
 def copies(hit: Hit) -> str:
     """ "and 3 copies", where it stands for some."""
     return f"and {hit.copies:,} {'copy' if hit.copies == 1 else 'copies'}" if hit.copies else ""
@@ -74,14 +80,13 @@ def hits_json(builds: Sequence[Build], answer: Answer) -> dict[str, Any]:
 
 def _index_json(build: Build) -> dict[str, Any]:
     card = build.card
-    captions = card["captions"]
     return {
         "archive": build.archive.url,
         "of": card["of"],
         "build": card["build"],
         "kind": card["kind"],
         "rows": card["rows"],
-        "captions": captions["table"] if captions else None,
+        **{kind: tables(card).get(kind) for kind in SAID},
     }
 
 
@@ -96,6 +101,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "title": hit.title,
         "caption": hit.caption,
         "caption_by": hit.caption_by,
+        "labels": hit.labels and [told | {"probability": round(told["probability"], 6)} for told in hit.labels],
         "date_taken": hit.date_taken,
         "license": {"id": hit.license_id, "name": hit.license_name, "url": hit.license_url},
         "owner": hit.owner,

@@ -1,6 +1,6 @@
 """What is looked for, and what is answered."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -15,7 +15,8 @@ Mode = Literal["vector", "hybrid", "words"]
 class Embedder(Protocol):
     """What a search needs of a model (models/openclip.py): texts and pictures into the space of the index."""
 
-    side: int
+    @property
+    def side(self) -> int: ...
 
     def identity(self) -> dict[str, Any]: ...
 
@@ -73,11 +74,16 @@ def check(query: Query) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture named in a query: one of the archive (`row_id`), or one from outside (`data`: its bytes)."""
+    """A picture named in a query: one of the archive (`row_id`), or one from outside.
+
+    From outside come its bytes (`data`), or what models made of it: `vectors`, float32[dim] of unit length by the names
+    of embeddings.
+    """
 
     name: str
     row_id: int | None = None
     data: bytes | None = None
+    vectors: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,19 @@ CONNECT_S, READ_S = 5, 30
 
 @dataclass(frozen=True)
 class Space:
-    """A build that is searched, what was said since it was made, and its model, loaded when first asked for."""
+    """A build that is searched, what was said since it was made, and its model, loaded when first asked for.
+
+    `filter` gives the row ids that a `where` keeps; unless given, the build does.
+    """
 
     build: Build
     news: News
     embedder: Callable[[], Embedder]
+    filter: Callable[[str], np.ndarray] | None = None
+
+    def matching(self, where: str) -> np.ndarray:
+        """Row ids, int64[n], of the photos that an expression is true of. Raises UserError."""
+        return (self.filter or self.build.matching)(where)
 
     def photos(self, queries: Iterable[Query]) -> dict[str, int]:
         """Row ids of those photos that queries name and this build holds, but for hidden ones."""
@@ -34,8 +42,10 @@ class Space:
         return {photo_id: row_id for photo_id, row_id in held.items() if row_id not in self.news.hidden}
 
 
-def pictures(held: Sequence[Mapping[str, int]], queries: Sequence[Query]) -> dict[str, Picture]:
-    """The pictures that queries name: photos that one of the builds holds, and those from outside, read.
+def pictures(
+    held: Sequence[Mapping[str, int]], queries: Sequence[Query], outside: Callable[[str], Picture]
+) -> dict[str, Picture]:
+    """The pictures that queries name: photos that one of the builds holds, and those from `outside`.
 
     `held`: of each build, as from `Space.photos`. Raises UserError.
     """
@@ -44,7 +54,7 @@ def pictures(held: Sequence[Mapping[str, int]], queries: Sequence[Query]) -> dic
         found |= {photo_id: Picture(photo_id, row_id=row_id) for photo_id, row_id in photos.items()}
     for query in queries:
         if query.image and query.image not in found:
-            found[query.image] = Picture(query.image, data=read_picture(query.image))
+            found[query.image] = outside(query.image)
     return found
 
 
@@ -55,10 +65,12 @@ def vectors(
 
     unit(start + scale × (plus − minus)), each term a unit vector: Couairon et al., arXiv 2112.03162.
     """
-    photos = {name for query in queries for name in query.names() if name in named and named[name].data is None}
+    photos = {name for query in queries for name in query.names() if name in named and named[name].row_id is not None}
     images = {photo_id: _stored(space, photo_id, held.get(photo_id)) for photo_id in photos}
     outside = dict.fromkeys(query.image for query in queries if query.image and query.image not in photos)
-    images |= dict(zip(outside, _pictures(space, [named[name] for name in outside]), strict=True))
+    unread = [name for name in outside if named[name].vectors is None]
+    images |= {name: _given(space, named[name].vectors or {}) for name in outside if named[name].vectors is not None}
+    images |= dict(zip(unread, _pictures(space, [named[name] for name in unread]), strict=True))
     texts = dict.fromkeys(text for query in queries for text in _texts(query, photos))
     words = dict(zip(texts, _embedded(space, list(texts)), strict=True))
 
@@ -95,6 +107,13 @@ def _stored(space: Space, photo_id: str, row_id: int | None) -> np.ndarray:
         raise UserError(f"{photo_id} has no vector to search with: its picture could not be embedded") from error
 
 
+def _given(space: Space, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+    of = space.build.card["of"]
+    if of not in vectors:
+        raise UserError(f"this picture was not embedded for the index of {of}: give it anew")
+    return vectors[of]
+
+
 def _embedded(space: Space, texts: list[str]) -> list[np.ndarray]:
     starts = range(0, len(texts), TEXTS)
     return [vector for start in starts for vector in space.embedder().embed_texts(texts[start : start + TEXTS])]
@@ -117,6 +136,11 @@ def _decoded(picture: Picture, side: int) -> Image.Image:
         return imaging.decode(picture.data, max_pixels=MAX_PICTURE_PIXELS, side=side)
     except imaging.BadImage as error:
         raise UserError(f"{picture.name} is not a usable picture ({error.reason}: {error})") from error
+
+
+def from_anywhere(name: str) -> Picture:
+    """A picture in a file or at an http(s) URL. Raises UserError."""
+    return Picture(name, data=read_picture(name))
 
 
 def read_picture(name: str) -> bytes:

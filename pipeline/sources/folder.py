@@ -1,5 +1,6 @@
 """A tree of picture files as a source of photos, here or at any fsspec URL."""
 
+import contextlib
 import os
 from collections.abc import Container, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,8 @@ class FolderSource:
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     path: str
-    """The folder: a local path or any fsspec URL, such as s3://bucket/scans."""
+    """The folder: a local path or any fsspec URL, such as s3://bucket/scans. Captions files in it are read: see
+    docs/evaluation.md for Flickr8k, Flickr30k and COCO."""
     kind: Literal["folder"] = "folder"
     """This kind of source."""
     limit: int | None = None
@@ -195,26 +197,29 @@ class Walk:
                     yield path, _told(path, above)
                 else:
                     self.unnamed += 1
-            elif entry not in sidecar.NAMES:
+            elif not sidecar.is_sidecar(entry):
                 self.others += 1
         self.complaints += [complaint for _, found in own if (complaint := found.complaint())]
 
     def _sidecars(self, url: str, folder: str, entries: list[str]) -> Iterator[Sidecar]:
-        names = [name for name in sidecar.NAMES if name in entries]
-        if f"{sidecar.FLICKR8K_TEXT}/" in entries:
-            names.append(f"{sidecar.FLICKR8K_TEXT}/Flickr8k.token.txt")
+        names = [name for name in sidecar.NAMES if name in entries] + list(filter(sidecar.is_coco, entries))
+        if PurePosixPath(folder).name in sidecar.FOLDERS:  # they were read from above
+            names = [name for name in names if not sidecar.from_beside(name)]
+        for beside in sidecar.FOLDERS:
+            if f"{beside}/" in entries:
+                with contextlib.suppress(OSError):  # the walk will come there, and say so
+                    found = _entries(storage.join(url, beside))
+                    names += [f"{beside}/{name}" for name in found if sidecar.from_beside(name)]
         for name in names:
             try:
                 yield sidecar.read(url, name)
-            except FileNotFoundError:
-                continue  # that folder need not hold it
             except OSError:
                 self.unread.append(folder + name)
 
     def _is_picture(self, url: str, name: str) -> bool:
         if PurePosixPath(name).suffix.lower() in EXTENSIONS:
             return True
-        if name in sidecar.NAMES:
+        if sidecar.is_sidecar(name):
             return False
         try:
             with storage.open_file(storage.join(url, name)) as file:

@@ -1,22 +1,29 @@
-"""Files that tell of the pictures beside and below them: captions.jsonl, metadata.csv, Flickr8k's two layouts."""
+"""Files that tell of the pictures beside and below them: captions.jsonl, metadata.csv, Flickr8k's layouts, COCO's."""
 
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline import storage
-from pipeline.sources.facts import Facts
+from pipeline.sources import coco
+from pipeline.sources.facts import Facts, storable
 
 # The nearer the front, the more it is believed where two tell of the same picture.
-NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "captions.txt", "Flickr8k.token.txt")
-FLICKR8K_TEXT = "Flickr8k_text"  # the folder that Flickr8k.token.txt comes in, beside the pictures' folder
+TOKENS = ("Flickr8k.token.txt", "results_20130124.token")  # Flickr8k's and Flickr30k's
+NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "captions.txt", *TOKENS)
+COCO = re.compile(r"captions(_\w+)?\.json")  # "captions_val2014.json"
+FOLDERS = ("Flickr8k_text", "Flickr_TextData", "annotations")  # that TOKENS and COCO come in, beside the pictures'
 
-# A file that tells of "a.jpg" may lie beside one of these that holds it.
-PICTURE_FOLDERS = ("images", "pictures", "photos", "flicker8k_dataset", "flickr8k_dataset")
+# A file that tells of "a.jpg" may lie beside one of these that holds it, or within another of them.
+PICTURE_FOLDERS = (
+    *("images", "pictures", "photos", "flicker8k_dataset", "flickr8k_dataset", "flickr30k-images", "flickr30k_images"),
+    *("train2014", "val2014", "test2014", "test2015", "train2017", "val2017", "test2017"),
+)
 
 # Our name for a fact: what people call it, the first that is there counts.
 KEYS = {
@@ -40,12 +47,13 @@ class Sidecar:
     facts: dict[str, Facts] = field(default_factory=dict)
     unmatched: set[str] = field(default_factory=set)
     bad_lines: int = 0
+    unreadable: bool = False  # as a whole
 
     def find(self, path: str) -> Facts | None:
         """What it tells of the picture at `path`, relative to the folder the file lies in."""
         path = unicodedata.normalize("NFC", path)
         folder, _, name = path.rpartition("/")
-        for key in (path, name) if folder.lower() in PICTURE_FOLDERS else (path,):
+        for key in (path, name) if set(folder.lower().split("/")).issubset(PICTURE_FOLDERS) else (path,):
             if key in self.facts:
                 self.unmatched.discard(key)
                 return self.facts[key]
@@ -53,39 +61,66 @@ class Sidecar:
 
     def complaint(self) -> str | None:
         """What is wrong with it, in a few words, once all pictures below it have been looked up."""
-        wrong = []
+        wrong = ["holds no captions as COCO has them"] if self.unreadable else []
         if self.unmatched:
             wrong.append(f"names {len(self.unmatched)} files that are not there, such as {min(self.unmatched)}")
         if self.bad_lines:
-            wrong.append(f"has {self.bad_lines} lines that cannot be read")
+            wrong.append(f"has {self.bad_lines} {'entries' if is_coco(self.name) else 'lines'} that cannot be read")
         return f"{self.name} {' and '.join(wrong)}" if wrong else None
 
 
+def is_sidecar(name: str) -> bool:
+    """Whether a file of this name tells of pictures."""
+    return name in NAMES or is_coco(name)
+
+
+def is_coco(name: str) -> bool:
+    return COCO.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def from_beside(name: str) -> bool:
+    """Whether a file of this name, in one of FOLDERS, tells of pictures beside that folder, not in it."""
+    return name in TOKENS or is_coco(name)
+
+
 def read(folder: str, name: str) -> Sidecar:
-    """The sidecar `name` (one of NAMES, or within FLICKR8K_TEXT) of the folder at a URL or path."""
+    """The sidecar `name` (as `is_sidecar` knows it, or such a one within one of FOLDERS) of the folder at a URL."""
     sidecar = Sidecar(name)
     text = storage.read(storage.join(folder, name)).decode("utf-8-sig", "replace")
-    rows = {"jsonl": _json_lines, "csv": _table, "txt": _table}[name.rpartition(".")[2]]
-    for row in _tokens(text) if name.endswith("token.txt") else rows(text):
-        file, facts = _facts(row) if row else (None, Facts())
-        if file is None:
-            sidecar.bad_lines += 1
-            continue
-        before = sidecar.facts.get(file, Facts())
-        sidecar.facts[file] = replace(before.or_else(facts), captions=before.captions + facts.captions)
+    try:
+        for told in coco.read(text) if is_coco(name) else map(_facts, _rows(name, text)):
+            if told is None:
+                sidecar.bad_lines += 1
+                continue
+            file, facts = _path(told[0]), told[1]
+            before = sidecar.facts.get(file, Facts())
+            sidecar.facts[file] = replace(before.or_else(facts), captions=before.captions + facts.captions)
+    except ValueError:  # a whole JSON file that is none, or another
+        sidecar.unreadable = True
     sidecar.unmatched = set(sidecar.facts)
     return sidecar
 
 
+def _rows(name: str, text: str) -> Iterator[dict[str, Any] | None]:
+    """The rows of a sidecar's text; None for a line that holds none."""
+    if name.rpartition("/")[2] in TOKENS:
+        return _tokens(text)
+    return {"jsonl": _json_lines, "csv": _table, "txt": _captions_txt}[name.rpartition(".")[2]](text)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines that hold something. str.splitlines would break them at U+2028 and others, which captions may hold."""
+    return (line.rstrip("\n") for line in io.StringIO(text, newline=None) if line.strip())
+
+
 def _json_lines(text: str) -> Iterator[dict[str, Any] | None]:
     """The objects of JSON Lines; None for a line that holds none."""
-    for line in text.splitlines():
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            yield row if isinstance(row, dict) else None
+    for line in _lines(text):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        yield row if isinstance(row, dict) else None
 
 
 def _table(text: str) -> Iterator[dict[str, Any] | None]:
@@ -94,25 +129,46 @@ def _table(text: str) -> Iterator[dict[str, Any] | None]:
     reader = csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""))
     for row in reader:
         more = row.pop(None, None)  # type: ignore[call-overload]  # where csv puts what has no column
-        if more:  # Flickr8k's captions hold commas and no quotes
+        if more:  # commas in the last column that nobody quoted
             last = reader.fieldnames[-1] if reader.fieldnames else ""
             row[last] = ",".join([row[last], *more])
         yield row
 
 
+def _captions_txt(text: str) -> Iterator[dict[str, Any] | None]:
+    """The lines of captions.txt: "name.jpg,caption" below a header.
+
+    Some copies quote captions with commas and quotes as CSV does, others quote nothing: what is no CSV as it stands is
+    taken as it stands, so that a lone quote does not swallow the lines after it.
+    """
+    lines = _lines(text.replace("\0", ""))
+    names = next(lines, "").split(",")
+    for line in lines:
+        try:
+            [cells] = csv.reader([line], strict=True)
+        except csv.Error:
+            cells = []
+        if len(cells) != len(names):
+            cells = line.split(",", len(names) - 1)
+        yield dict(zip(names, cells, strict=True)) if len(cells) == len(names) else None
+
+
 def _tokens(text: str) -> Iterator[dict[str, Any] | None]:
     """The lines of Flickr8k.token.txt: "name.jpg#0<tab>caption"."""
-    for line in text.splitlines():
+    for line in _lines(text):
         name, tab, caption = line.partition("\t")
         yield {"file": name.rpartition("#")[0], "caption": caption} if tab and "#" in name else None
 
 
-def _facts(row: dict[str, Any]) -> tuple[str | None, Facts]:
-    """(the file that a row tells of, what it tells); no file where it names none."""
-    file = _text(_told(row)["file"])
-    if file is None:
-        return None, Facts()
-    return unicodedata.normalize("NFC", file.replace("\\", "/").removeprefix("./")), facts_of(row)
+def _path(file: str) -> str:
+    """A picture's path as it is compared: accents composed, slashes forward."""
+    return unicodedata.normalize("NFC", storable(file).replace("\\", "/").removeprefix("./"))
+
+
+def _facts(row: dict[str, Any] | None) -> tuple[str, Facts] | None:
+    """(the file that a row tells of, what it tells); None where it names none."""
+    file = _text(_told(row)["file"]) if row else None
+    return None if file is None or row is None else (file, facts_of(row))
 
 
 def facts_of(row: dict[str, Any]) -> Facts:
@@ -130,7 +186,7 @@ def facts_of(row: dict[str, Any]) -> Facts:
         licence=_text(told["licence"]),
         page_url=page_url if page_url and page_url.startswith(("http://", "https://")) else None,
         tags=_texts(tags),
-        raw=json.dumps(row, ensure_ascii=False, default=str),
+        raw=storable(json.dumps(row, ensure_ascii=False, default=str)),
     )
 
 
@@ -143,7 +199,7 @@ def _text(value: Any) -> str | None:
     """A value that should be text, as text; lists of creators and the like in one line."""
     if isinstance(value, list):
         value = "; ".join(_texts(value))
-    return None if value is None or isinstance(value, dict) else str(value).strip() or None
+    return None if value is None or isinstance(value, dict) else storable(str(value)).strip() or None
 
 
 def _texts(value: Any) -> tuple[str, ...]:

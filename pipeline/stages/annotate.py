@@ -1,6 +1,6 @@
-"""annotate: images → unit vectors and captions. Each picture is decoded once for all models.
+"""annotate: images → unit vectors, captions and labels. Each picture is decoded once for all models.
 
-When an embedding and a caption name the same checkpoint, its image tower runs once for both.
+When several tables name the same checkpoint, its image tower runs once for all of them.
 """
 
 import os
@@ -16,10 +16,11 @@ from pipeline.archive import Archive
 from pipeline.imaging import cpus
 from pipeline.models import openclip, store
 from pipeline.models.coca import Caption, Captioner
+from pipeline.models.labels import Labeller
 from pipeline.models.openclip import Model
-from pipeline.models.settings import CaptionSettings, EmbeddingSettings
+from pipeline.models.settings import CaptionSettings, LabelSettings, TableSettings
 from pipeline.pulse import Hear, Pulse
-from pipeline.stages.feed import Feed, Output, Part
+from pipeline.stages.feed import Feed, Output, Part, Value
 from pipeline.stages.fetch import Shared
 
 COLUMNS = ["row_id", "photo_id", "outcome", "image"]
@@ -91,46 +92,52 @@ class Annotator:
 
 def load(
     archive: Archive,
-    embeddings: Mapping[str, EmbeddingSettings],
-    captions: Mapping[str, CaptionSettings],
+    tables: Mapping[str, TableSettings],
     checkpoints: Mapping[tuple[str, str | None], str | None],
     shared: Shared | None = None,
 ) -> Callable[[int], list[dict[str, Any]]]:
     """Load the models, claim their tables, and return an Annotator of them. Raises UserError.
 
+    `tables`: by name, as config.Settings.derived has them.
     `checkpoints`: (model, pretrained) → SHA-256 of the weights in the archive; None: random weights.
     """
     if "OMP_NUM_THREADS" in os.environ:
         openclip.use_threads(cpus())
     models: dict[tuple[str, str | None, str], Model] = {}
     outputs = []
-    every: list[tuple[str, EmbeddingSettings | CaptionSettings]] = [*embeddings.items(), *captions.items()]
-    for name, asked in every:
+    for name, asked in tables.items():
         weights = (asked.model, asked.pretrained)
         key = (*weights, asked.precision)
         if key not in models:
             models[key] = store.load(archive.url, *weights, checkpoints[weights], precision=asked.precision)
         model = models[key]
-        captioner = Captioner(model, asked.generation) if isinstance(asked, CaptionSettings) else None
-        output = Output(f"captions/{name}" if captioner else f"embeddings/{name}", model, captioner)
+        by: Captioner | Labeller | None = None
+        if isinstance(asked, CaptionSettings):
+            by = Captioner(model, asked.generation)
+        elif isinstance(asked, LabelSettings):
+            by = Labeller(model, asked)
         # Precision belongs to the identity where it was fixed; `auto` may differ between machines.
         fixed = {} if asked.precision == "auto" else {"precision": asked.precision}
-        identity = (captioner or model).identity() | {"decoding": DECODING}
-        archive.table(output.table).claim(identity | fixed)
-        outputs.append(output)
+        identity = (by or model).identity() | {"decoding": DECODING}
+        archive.table(name).claim(identity | fixed)
+        outputs.append(Output(name, model, by))
     return Annotator(archive, outputs, shared.hear if shared else None)
 
 
-def table(output: Output, keys: Sequence[Key], values: Sequence[np.ndarray | Caption | str]) -> pa.Table:
+def table(output: Output, keys: Sequence[Key], values: Sequence[Value]) -> pa.Table:
     """The rows of an output's part: the value of each key, or the problem that it is."""
+    name = output.model.identity()["model"]
     columns: dict[str, Any] = {
         "row_id": [row_id for row_id, _ in keys],
         "photo_id": [photo_id for _, photo_id in keys],
         "problem": [value if isinstance(value, str) else None for value in values],
     }
-    if output.captioner:
+    if isinstance(output.by, Labeller):
+        found = [value if isinstance(value, list) else None for value in values]
+        columns["labels"] = [labels and [label._asdict() for label in labels] for labels in found]
+        columns["model"] = [labels and name for labels in found]
+    elif output.captioner:
         said = [value if isinstance(value, Caption) else None for value in values]
-        name = output.model.identity()["model"]
         columns["caption"] = [caption and caption.text for caption in said]
         columns["logprob"] = [caption and caption.logprob for caption in said]
         columns["cosine"] = [caption and caption.cosine for caption in said]

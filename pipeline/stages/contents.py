@@ -26,6 +26,8 @@ CAPTION = pa.schema(
         ("caption_by", pa.string()),
     ]
 )
+LABELS = pa.schema([schemas.LABELS.field("labels"), ("labels_model", pa.string())])
+SAID = pa.schema([*CAPTION, *LABELS])
 LOGS = ("changes", "forgotten")  # tables that are read whole
 EMPTY = pa.table({"row_id": pa.array([], pa.int64()), "photo_id": pa.array([], pa.string())})
 
@@ -137,18 +139,21 @@ def read_vectors(embeddings: Table, part: int, row_ids: np.ndarray) -> Vectors:
     return Vectors(rows["row_id"].to_numpy(), rows["photo_id"], stored, problems)
 
 
-def write_photos(archive: Archive, contents: Contents, captions: str | None, path: Path) -> None:
-    """Write photos.parquet: facts, rights and captions of the rows, by row id."""
-    captioned = archive.table(f"captions/{captions}") if captions else None
-    there = set(captioned.parts()) if captioned else set()
+def write_photos(archive: Archive, contents: Contents, said: Mapping[str, str], path: Path) -> None:
+    """Write photos.parquet: facts and rights of the rows, and what the tables `said` say, by row id."""
+    tables = {kind: archive.table(f"{kind}/{name}") for kind, name in said.items()}
+    there = {kind: set(table.parts()) for kind, table in tables.items()}
     corrected = {photo_id: facts["caption"] for photo_id, facts in contents.changes.items() if "caption" in facts}
 
     def read(part: int) -> pa.Table:
         row_ids = rows_in(contents.row_ids, part)
         rows = archive.facts(part, row_ids, contents.changes)
-        written = _captions(captioned if part in there else None, part, row_ids)
+        telling = {kind: table for kind, table in tables.items() if part in there[kind]}
+        written = _captions(telling.get("captions"), part, row_ids)
         written = _corrected(rows["photo_id"].to_pylist(), written, corrected)
-        return pa.table([*rows.columns, *written.columns], schema=pa.schema([*rows.schema, *CAPTION]))
+        labels = _labels(telling.get("labels"), part, row_ids)
+        columns = [*rows.columns, *written.columns, *labels.columns]
+        return pa.table(columns, schema=pa.schema([*rows.schema, *SAID]))
 
     waiting: list[pa.Table] = []
     # Of a base that only lost photos nothing is new: the file has its columns all the same.
@@ -170,6 +175,14 @@ def _captions(captions: Table | None, part: int, row_ids: np.ndarray) -> pa.Tabl
     found = captions.take(part, row_ids, ["caption", "model", "logprob", "cosine"])
     found = found.drop_columns(["row_id"]).append_column("by", pa.nulls(found.num_rows, pa.string()))
     return found.rename_columns(CAPTION.names).cast(CAPTION)
+
+
+def _labels(labels: Table | None, part: int, row_ids: np.ndarray) -> pa.Table:
+    """The labels of rows of one part; nulls where there are none yet."""
+    if labels is None:
+        return LABELS.empty_table().take(pa.nulls(len(row_ids), pa.int64()))
+    found = labels.take(part, row_ids, ["labels", "model"])
+    return found.drop_columns(["row_id"]).rename_columns(LABELS.names).cast(LABELS)
 
 
 def _corrected(photo_ids: list[str], written: pa.Table, corrected: Mapping[str, Change]) -> pa.Table:

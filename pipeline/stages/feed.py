@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from pipeline import imaging, schemas
 from pipeline.models.coca import Caption, Captioner
+from pipeline.models.labels import Label, Labeller
 from pipeline.models.openclip import Model
 from pipeline.pulse import EVERY_S
 
@@ -34,17 +35,31 @@ NO_LIMIT = imaging.PILLOW_CEILING  # fetch has decoded these bytes in full and f
 NO_PICTURE, UNDECODABLE, NOT_FINITE = "no_picture", "undecodable", "not_finite"
 
 
+Value = np.ndarray | Caption | list[Label] | str  # a vector float16[dim], a caption, labels, or the name of a problem
+
+
 @dataclass(frozen=True)
 class Output:
-    """A table and what fills it: the model's vectors, or the captions of a captioner on it."""
+    """A table and what fills it: the model's vectors, or what a captioner or a labeller on it makes of them."""
 
     table: str
     model: Model
-    captioner: Captioner | None = None
+    by: Captioner | Labeller | None = None
 
     @property
     def schema(self) -> pa.Schema:
-        return schemas.CAPTIONS if self.captioner else schemas.embeddings(self.model.dim)
+        schema = schemas.derived(self.table, self.model.dim)
+        assert schema is not None
+        return schema
+
+    @property
+    def captioner(self) -> Captioner | None:
+        """What is under way for several batches: captions end one by one."""
+        return self.by if isinstance(self.by, Captioner) else None
+
+    def made(self, vectors: np.ndarray) -> Sequence[Value]:
+        """What is known of pictures as soon as their vectors are, float32[n, dim]; not for captions."""
+        return self.by.label(vectors) if isinstance(self.by, Labeller) else list(vectors.astype(np.float16))
 
 
 @dataclass(eq=False)
@@ -56,7 +71,7 @@ class Part:
         rows: it has in all
         coming: rows not yet taken in
         missing: values not yet made, one a row and output
-        values: table → row id → what was made of it: a vector float16[dim], a Caption, or the name of a problem
+        values: table → row id → what was made of it
         seconds: by phase; what it shares with other parts, in proportion to its pictures
         error: what made it fail
         trace: the traceback of that, before other parts raise the same
@@ -67,7 +82,7 @@ class Part:
     tell: Callable[[int, float], None] | None = None  # how many rows are done, and seconds the device has computed
     coming: int = 0
     missing: int = 0
-    values: dict[str, dict[int, np.ndarray | Caption | str]] = field(default_factory=dict)
+    values: dict[str, dict[int, Value]] = field(default_factory=dict)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     error: BaseException | None = None
     trace: TracebackType | None = None
@@ -217,7 +232,7 @@ class Feed:
         """Whether more rows will be taken in."""
         return any(part.coming for part in self.parts)
 
-    def _give(self, picture: Picture, outputs: Sequence[Output], value: np.ndarray | Caption | str) -> None:
+    def _give(self, picture: Picture, outputs: Sequence[Output], value: Value) -> None:
         """Note what was made of a picture; the lock is held."""
         part = picture.part
         for output in outputs:
@@ -349,16 +364,18 @@ class Feed:
     def _encode(self, pictures: list[Picture], model: Model, pixels: Any, outputs: list[Output]) -> None:
         started = time.perf_counter()
         vectors, tokens = model.encode(pixels)
-        self._share([picture.part for picture in pictures], "embedding", time.perf_counter() - started)
         finite = np.isfinite(vectors).all(axis=1)
-        made = vectors.astype(np.float16)
-        with self.changed:
-            for picture, vector, fine in zip(pictures, made, finite, strict=True):
-                embeddings = [output for output in outputs if not output.captioner]
-                self._give(picture, embeddings if fine else outputs, vector if fine else NOT_FINITE)
-            self.changed.notify_all()
         rows = np.flatnonzero(finite)
         keys = [pictures[row] for row in rows]
+        made = [(output, output.made(vectors[rows])) for output in outputs if not output.captioner]
+        self._share([picture.part for picture in pictures], "embedding", time.perf_counter() - started)
+        with self.changed:
+            for row in np.flatnonzero(~finite):
+                self._give(pictures[row], outputs, NOT_FINITE)
+            for output, values in made:
+                for picture, value in zip(keys, values, strict=True):
+                    self._give(picture, [output], value)
+            self.changed.notify_all()
         for output in outputs:
             if output.captioner and keys:
                 assert tokens is not None

@@ -39,7 +39,7 @@ GROWS = 50_000
 DUE = 0.2  # the share of rows added, or masked, since training, from which a rebuild is due
 ASKED_AGAIN = 8  # one of so many of the base's queries: all of them would take longer than adding does
 DRIFT = 0.02  # of recall@10
-NOT_MADE_OF = ("of", "captions", "keep")  # settings that a build is no other for
+NOT_MADE_OF = ("of", *builds.SAID, "keep")  # settings that a build is no other for
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -65,6 +65,8 @@ class IndexSettings:
     """The embeddings table to index; to be named only where there are several."""
     captions: str | None = None
     """The captions table whose captions the hits show; to be named only where there are several."""
+    labels: str | None = None
+    """The labels table whose labels the hits show, and filters may ask; to be named only where there are several."""
     kind: str = "auto"
     """`flat` compares a query with every vector: exact. `ivf_flat` with those of the likeliest lists, `ivf_pq` with
     codes of them and then with the best vectors; `hnsw` follows a graph. Any FAISS factory string will do, such as
@@ -97,10 +99,10 @@ def build(
     Raises UserError where there is nothing to index, or where the settings do not say which of several tables.
     """
     of = _choose(archive, "embeddings", settings.of, "index.of")
-    captions = _choose(archive, "captions", settings.captions, "index.captions")
+    said = {kind: _choose(archive, kind, getattr(settings, kind), f"index.{kind}") for kind in builds.SAID}
     if of is None:
         raise UserError(f"{archive.url} has no embeddings yet; `tintype annotate CONF` makes them")
-    made_of = _made_of(archive, of, captions, settings)
+    made_of = _made_of(archive, of, said, settings)
     card = builds.current(archive, of)
     if card is not None and _is_made_of(card, made_of) and (update or not card["base"]) and builds.whole(archive, card):
         return card, False
@@ -142,20 +144,19 @@ def explain(archive: Archive, settings: IndexSettings) -> dict[str, Any]:
 
 def is_fresh(archive: Archive, card: dict[str, Any]) -> bool:
     """Whether building again, of the same tables, would give what the build of this card holds."""
-    captions = card["captions"]["table"] if card["captions"] else None
-    return _is_made_of(card, _made_of(archive, card["of"], captions, settings_of(card)))
+    return _is_made_of(card, _made_of(archive, card["of"], builds.tables(card), settings_of(card)))
 
 
 def settings_of(card: Mapping[str, Any]) -> IndexSettings:
     """The settings that a build was made with, to make the like of it; no other build is pruned for it."""
-    captions = card["captions"]["table"] if card["captions"] else None
     known = {f.name for f in fields(IndexSettings)} - set(NOT_MADE_OF)
     settings = {name: value for name, value in card.get("settings", {}).items() if name in known}
-    return IndexSettings(of=card["of"], captions=captions, keep=sys.maxsize, **settings)
+    settings |= builds.tables(card)
+    return IndexSettings(of=card["of"], keep=sys.maxsize, **settings)
 
 
 def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str | None:
-    """The name of the embeddings or captions table asked for, else of the only one there is, else None."""
+    """The name of the table of this kind that is asked for, else of the only one there is, else None."""
     there = [table.removeprefix(f"{kind}/") for table in archive.tables() if table.startswith(f"{kind}/")]
     if name is None and len(there) > 1:
         raise UserError(f"{archive.url} has {kind} {', '.join(there)}: choose with --set {setting}=NAME")
@@ -164,18 +165,20 @@ def _choose(archive: Archive, kind: str, name: str | None, setting: str) -> str 
     return name or next(iter(there), None)
 
 
-def _made_of(archive: Archive, of: str, captions: str | None, settings: IndexSettings) -> dict[str, Any]:
-    """Everything that a build follows from: what is equal here builds alike."""
+def _made_of(archive: Archive, of: str, said: Mapping[str, str | None], settings: IndexSettings) -> dict[str, Any]:
+    """Everything that a build follows from: what is equal here builds alike. `said`: by kind, the table's name."""
     embeddings = archive.table(f"embeddings/{of}")
-    captioned = archive.table(f"captions/{captions}") if captions else None
-    tables = [archive.table(name) for name in ("images", "changes", "forgotten")] + [embeddings]
-    tables += [captioned] if captioned else []
+    telling = {kind: archive.table(f"{kind}/{name}") for kind, name in said.items() if name}
+    tables = [*map(archive.table, ("images", "changes", "forgotten")), embeddings, *telling.values()]
     return {
         "format": builds.FORMAT,
         "of": of,
         "settings": {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_MADE_OF},
         "identity": embeddings.identity(),
-        "captions": {"table": captions, "identity": captioned.identity()} if captioned else None,
+        **{
+            kind: {"table": said[kind], "identity": telling[kind].identity()} if kind in telling else None
+            for kind in builds.SAID
+        },
         "parts": {
             t.name: {str(p): receipt["write_id"] for p, receipt in rollup.receipts(archive, t).items()} for t in tables
         },
@@ -249,8 +252,7 @@ def _parts(card: Mapping[str, Any], table: str) -> list[int]:
 
 
 def _write_facts(archive: Archive, rows: Contents, made_of: Mapping[str, Any], folder: Path, clock: "_Clock") -> None:
-    captions = made_of["captions"]["table"] if made_of["captions"] else None
-    contents.write_photos(archive, rows, captions, folder / "photos.parquet")
+    contents.write_photos(archive, rows, builds.tables(made_of), folder / "photos.parquet")
     clock.lap("photos")
     words.write(folder / "photos.parquet", folder / "words.sqlite")
     clock.lap("words")
@@ -266,7 +268,7 @@ def _base(archive: Archive, card: dict[str, Any], made_of: Mapping[str, Any]) ->
     holds: of that no byte may be left.
     """
     base = builds.card_of(archive, card["of"], card["base"]) if card.get("base") else card
-    same = ("format", "of", "settings", "identity", "captions")
+    same = ("format", "of", "settings", "identity", *builds.SAID)
     if base is None or any(base.get(key) != made_of[key] for key in same) or base["rows"] < GROWS:
         return None
     if not builds.whole(archive, base):

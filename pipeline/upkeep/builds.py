@@ -26,7 +26,7 @@ def identity(seen: Inspection, name: str) -> dict[str, Any]:
     fault = "has no table.json, which says what it was made with"
     try:
         found = seen.archive.table(name).identity()
-        if isinstance(found, dict) and (name.startswith("captions/") or isinstance(found.get("dim"), int)):
+        if isinstance(found, dict) and (schemas.derived(name, None) or isinstance(found.get("dim"), int)):
             return found
         if found is not None:
             fault = "its table.json is damaged"
@@ -209,8 +209,7 @@ def _compare(rows: pa.Table, index: faiss_indexes.Index, indexed: np.ndarray) ->
 def _is_stale(seen: Inspection, card: dict[str, Any], identities: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether tables have gone on since a build; of those that are not sound nothing is known."""
     made_with = {f"embeddings/{card['of']}": card["identity"]}
-    if card["captions"]:
-        made_with[f"captions/{card['captions']['table']}"] = card["captions"]["identity"]
+    made_with |= {f"{kind}/{name}": card[kind]["identity"] for kind, name in builds.tables(card).items()}
     if any(identities.get(name) and identities[name] != made for name, made in made_with.items()):
         return True
     for name, made_of in card["parts"].items():

@@ -1,7 +1,7 @@
 """What is wrong with rows of a part: each function looks at a row group, and names the faults and their photos."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,12 +15,14 @@ from pipeline.imaging import BadImage, Checker
 from pipeline.photo import OUTCOMES, REASONS
 
 Fault = tuple[str, str]  # what is wrong, in words; photo id
+Identity = Mapping[str, Any]  # what the table was made with, as its table.json says
 
 FORGOTTEN = "forgotten, and still held"
 # What a row may say of a forgotten photo beside its ids: how its making ended, and the word "forgotten" anywhere.
 BLANK = {"photos": (), "images": ("outcome", "fetched_at"), "changes": ()}
 
-ROUNDING = 1e-3  # that float16 may move a length off 1: half its last bit, 4.9e-4, if all numbers go the same way
+# That float16 may move a length off 1: half its last bit, 4.9e-4, if all numbers go the same way. Sums of float32 less.
+ROUNDING = 1e-3
 PIXELS = 100_000_000  # that a decoder has the memory for, however few the row says there are
 
 
@@ -64,7 +66,7 @@ def _picture(checker: Checker, row: dict[str, Any]) -> str | None:
     return None
 
 
-def vectors(rows: pa.Table) -> Iterator[Fault]:
+def vectors(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
     """Rows of embeddings with neither vector nor problem, or both, or a vector that is not one of unit length."""
     yield from _either(rows, "embedding")
     made = rows.filter(pc.is_valid(rows["embedding"]))
@@ -76,17 +78,44 @@ def vectors(rows: pa.Table) -> Iterator[Fault]:
     yield from _where(made, finite & ~(np.abs(lengths - 1) <= ROUNDING), "a vector that is not of unit length")
 
 
-def captions(rows: pa.Table, model: str | None) -> Iterator[Fault]:
+def captions(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
     """Rows of captions with neither caption nor problem, or both, or a caption by another model than the table's."""
     yield from _either(rows, "caption")
-    said = rows.filter(pc.is_valid(rows["caption"]))
-    other = pc.fill_null(pc.not_equal(said["model"], pa.scalar(model, pa.string())), True)
-    yield from _where(said, other.to_numpy(), "a caption by another model than its table.json names")
+    yield from _by_another(rows, "caption", identity)
 
 
-def hashes(rows: pa.Table) -> Iterator[Fault]:
+def labels(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
+    """Rows of labels with neither labels nor problem, or both; labels by another model than the table's, of other
+    classes or not as many as it has, or with probabilities that cannot be."""
+    yield from _either(rows, "labels")
+    yield from _by_another(rows, "labels", identity)
+    classes = set(identity.get("classes", ()))
+    number = min(identity.get("top", 0), len(classes))
+    for row in rows.select(["photo_id", "labels"]).to_pylist():
+        given = row["labels"]
+        if given is None:
+            continue
+        if None in given or not {label["label"] for label in given} <= classes:
+            yield "a label that is none of the classes in its table.json", row["photo_id"]
+        elif len({label["label"] for label in given}) != number or len(given) != number:
+            yield "not as many labels as its table.json says, or one of them twice", row["photo_id"]
+        elif not _are_shares([label["probability"] for label in given]):
+            yield "probabilities that cannot be, or that do not fall", row["photo_id"]
+
+
+def _are_shares(numbers: list[float | None]) -> bool:
+    """Whether numbers are shares of a whole, the largest first."""
+    shares = np.array(numbers, np.float64)  # None becomes NaN, of which no comparison is true
+    return bool((shares >= 0).all() and (np.diff(shares) <= 0).all() and shares.sum() <= 1 + ROUNDING)
+
+
+def hashes(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
     """Rows of hashes with neither hash nor problem, or both."""
     yield from _either(rows, "hash")
+
+
+# Of the rows of a derived table, by the folder it is in.
+OF_KIND = {"embeddings": vectors, "captions": captions, "labels": labels, "hashes": hashes}
 
 
 def changes(rows: pa.Table) -> Iterator[Fault]:
@@ -94,6 +123,14 @@ def changes(rows: pa.Table) -> Iterator[Fault]:
     fields = [*schemas.PHOTOS.names, "license", "visible", "caption"]
     unknown = pc.invert(pc.is_in(rows["field"], value_set=pa.array(fields)))
     yield from _where(rows, unknown.to_numpy(), "a change of nothing that changes can be of")
+
+
+def _by_another(rows: pa.Table, value: str, identity: Identity) -> Iterator[Fault]:
+    """Where a machine's word is another model's than the table's."""
+    said = rows.filter(pc.is_valid(rows[value]))
+    other = pc.fill_null(pc.not_equal(said["model"], pa.scalar(identity.get("model"), pa.string())), True)
+    what = {"caption": "a caption", "labels": "labels"}[value]
+    yield from _where(said, other.to_numpy(), f"{what} by another model than its table.json names")
 
 
 def _either(rows: pa.Table, value: str) -> Iterator[Fault]:

@@ -120,23 +120,19 @@ def _aligned(
 def _derived(
     seen: Inspection, name: str, part: int, identity: dict[str, Any], asked: Part | None, had: Part | None
 ) -> None:
-    """One part of embeddings, captions or hashes, beside the rows asked for and the images that it was made of."""
+    """One part of a derived table, beside the rows asked for and the images that it was made of."""
     if "images" not in seen.parts or part not in seen.parts["images"]:
         told = f"there is no part {part} of images, of which it was made"
         again = f"delete {part_name(name, part)}, then `tintype fetch CONF` and {maker(name)}"
         seen.problem(name, part, told, f"restore {part_name('images', part)} from a backup; or {again}")
     kind = name.partition("/")[0]
-    fixed_schema = {"captions": schemas.CAPTIONS, "hashes": schemas.HASHES}.get(kind)
-    schema = fixed_schema or (schemas.embeddings(identity["dim"]) if identity else None)
 
     def faults(group: pa.Table) -> Iterator[Fault]:
         yield from rows.held(name, group, seen.forgotten)
-        if kind == "hashes":
-            yield from rows.hashes(group)
-        elif identity:
-            yield from rows.captions(group, identity.get("model")) if kind == "captions" else rows.vectors(group)
+        if identity or kind == "hashes":
+            yield from rows.OF_KIND[kind](group, identity)
 
-    read = read_part(seen, name, part, schema, faults)
+    read = read_part(seen, name, part, schemas.derived(name, identity.get("dim")), faults)
     if read:
         _place(seen, name, part, read, asked, had)
         fixed, used = identity.get("precision"), read.receipt.get("precision")

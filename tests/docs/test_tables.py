@@ -31,10 +31,11 @@ SCHEMAS = {
     "images": schemas.IMAGES,
     "embeddings/&lt;name&gt;": schemas.embeddings(small.DIM),
     "captions/&lt;name&gt;": schemas.CAPTIONS,
+    "labels/&lt;name&gt;": schemas.LABELS,
     "hashes/perceptual": schemas.HASHES,
     "changes": schemas.CHANGES,
     "forgotten": schemas.FORGOTTEN,
-    "Index builds": contents.CAPTION,
+    "Index builds": contents.SAID,
     "Duplicates": schemas.DUPLICATES,
 }
 

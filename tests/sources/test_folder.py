@@ -240,6 +240,19 @@ def test_names_match_however_their_accents_are_written(tmp_path: Path) -> None:
     assert only(tmp_path).title == "Café"
 
 
+def test_half_a_character_is_no_reason_to_stop(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "captions.jsonl").write_text('{"file": "a.png", "title": "A mill \\ud83d"}\n{"file": "\\ud83d.png"}\n')
+    annotations = '[{"image_id": 1, "caption": "A \\ud83d"}]'
+    (tmp_path / "captions.json").write_text(
+        f'{{"images": [{{"id": 1, "file_name": "a.png"}}], "annotations": {annotations}}}'
+    )
+    [photo], listing = listed(FolderSource(str(tmp_path)))
+    assert (photo.title, photo.human_captions) == ("A mill ?", ("A ?",))
+    assert photo.raw and photo.raw.isprintable()
+    assert listing.note == "captions.jsonl names 1 files that are not there, such as ?.png"
+
+
 FIVE = (
     "A child in a pink dress .",
     "A girl going into a wooden building .",
@@ -249,7 +262,7 @@ FIVE = (
 )
 
 
-@pytest.mark.parametrize("folder", ["Images", "Flicker8k_Dataset"])
+@pytest.mark.parametrize("folder", ["Images", "Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset"])
 def test_flickr8k_captions_txt(tmp_path: Path, folder: str) -> None:
     picture(tmp_path / folder / "1000268201_693b08cb0e.jpg")
     lines = [f"1000268201_693b08cb0e.jpg,{caption}" for caption in FIVE]
@@ -259,13 +272,97 @@ def test_flickr8k_captions_txt(tmp_path: Path, folder: str) -> None:
     assert photo.title == "1000268201 693b08cb0e"
 
 
-@pytest.mark.parametrize("place", [".", "Flickr8k_text"])
+def test_captions_txt_quoted_or_not_from_windows(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / "Images" / name)
+    lines = [
+        "image,caption",
+        'a.jpg,"Stairs, and a ""girl"" ."',  # as CSV has it
+        'a.jpg,"Stairs", says a girl, and goes',  # as nobody has it
+        'a.jpg,"Stairs , says a girl',  # must not swallow the lines below
+        "",
+        "b.jpg,one\u2028line , \u201ctold\u201d",
+        "no comma",
+        "c.jpg,of no picture",
+    ]
+    (tmp_path / "captions.txt").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    (a, b), listing = listed(FolderSource(str(tmp_path)))
+    assert a.human_captions == ('Stairs, and a "girl" .', '"Stairs", says a girl, and goes', '"Stairs , says a girl')
+    assert b.human_captions == ("one\u2028line , \u201ctold\u201d",)
+    assert listing.note == (
+        "captions.txt names 1 files that are not there, such as c.jpg and has 1 lines that cannot be read"
+    )
+
+
+@pytest.mark.parametrize("place", [".", "Flickr8k_text", "Flickr_TextData"])
 def test_flickr8k_token_txt(tmp_path: Path, place: str) -> None:
     picture(tmp_path / "Flicker8k_Dataset" / "1000268201_693b08cb0e.jpg")
     lines = [f"1000268201_693b08cb0e.jpg#{number}\t{caption}" for number, caption in enumerate(FIVE)]
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "Flickr8k.token.txt").write_text("\n".join(lines))
-    assert only(tmp_path).human_captions == FIVE
+    [photo], listing = listed(FolderSource(str(tmp_path)))
+    assert photo.human_captions == FIVE
+    assert listing.note is None
+
+
+def test_flickr30k(tmp_path: Path) -> None:
+    picture(tmp_path / "flickr30k-images" / "1000092795.jpg")
+    (tmp_path / "results_20130124.token").write_text("1000092795.jpg#0\tTwo men, outside .\n1000092795.jpg#1\tMen .\n")
+    assert only(tmp_path).human_captions == ("Two men, outside .", "Men .")
+
+
+COCO = {
+    "licenses": [
+        {"id": 1, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"},
+        {"id": 8, "name": "United States Government Work", "url": "http://www.usa.gov/copyright.shtml"},
+    ],
+    "images": [
+        {
+            "id": 391895, "file_name": "COCO_val2014_000000391895.jpg", "license": 1, "date_captured": "2013-11-14",
+            "flickr_url": "http://farm9.staticflickr.com/8186/8119368305_4e622c8349_z.jpg",
+            "coco_url": "http://images.cocodataset.org/val2014/COCO_val2014_000000391895.jpg",
+        },
+        {"id": 2, "file_name": "b.jpg", "license": 8, "coco_url": "http://images.cocodataset.org/val2014/b.jpg"},
+        {"id": 3, "file_name": "gone.jpg", "license": 99},
+        {"file_name": "without an id.jpg"},
+    ],
+    "annotations": [
+        {"image_id": 391895, "id": 1, "caption": "A man with a red helmet, on a dirt road. "},
+        {"image_id": 2, "id": 2, "caption": "A \"mill\"."},
+        {"image_id": 391895, "id": 3, "caption": "Man riding a motor bike."},
+        {"image_id": 391895, "id": 4, "caption": " "},
+        {"image_id": 77, "id": 5, "caption": "of no picture"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [".", "annotations"])
+def test_coco(tmp_path: Path, place: str) -> None:
+    for name in ("COCO_val2014_000000391895.jpg", "b.jpg"):
+        picture(tmp_path / "images" / "val2014" / name)
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "captions_val2014.json").write_text(json.dumps(COCO))
+    (a, b), listing = listed(FolderSource(str(tmp_path)))
+    assert a.human_captions == ("A man with a red helmet, on a dirt road.", "Man riding a motor bike.")
+    assert a.rights.license_url == "https://creativecommons.org/licenses/by/2.0/"
+    assert (a.page_url, a.date_taken) == ("https://www.flickr.com/photo.gne?id=8119368305", None)
+    assert a.raw and json.loads(a.raw) == COCO["images"][0]
+    assert b.human_captions == ('A "mill".',)
+    assert b.rights.license_name == "United States Government Work"
+    assert b.rights.license_url == "http://rightsstatements.org/vocab/NoC-US/1.0/"
+    assert b.page_url == "http://images.cocodataset.org/val2014/b.jpg"
+    name = "captions_val2014.json" if place == "." else "annotations/captions_val2014.json"
+    assert listing.note == (
+        f"{name} names 1 files that are not there, such as gone.jpg and has 2 entries that cannot be read"
+    )
+
+
+@pytest.mark.parametrize("text", ["{oops", "[1]", '{"images": 1, "annotations": []}'])
+def test_json_that_is_not_cocos(tmp_path: Path, text: str) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "captions.json").write_text(text)
+    (_, listing) = listed(FolderSource(str(tmp_path)))
+    assert listing.note == "captions.json holds no captions as COCO has them"
 
 
 # --- what pictures tell of themselves ---------------------------------------------------------------------------------

@@ -144,6 +144,18 @@ def test_captions_that_came_after_the_base(tmp_path: Path) -> None:
     assert builds.open_build(archive.url).row_ids(["flickr:1-1"]) == {"flickr:1-1": 3 << 20}
 
 
+def test_labels_that_came_after_the_base(tmp_path: Path) -> None:
+    archive = Archive.create(str(tmp_path / "archive"))
+    for part in range(3):
+        add_part(archive, part, [f"flickr:{part}-{row}" for row in range(5)])
+    small.add_labels(archive, 0)
+    base = update(archive)
+    small.add_labels(archive, 1)
+    assert update(archive)["base"] == base["build"]
+    assert_same_as_full(archive)
+    assert len(builds.open_build(archive.url).matching("labels IS NULL")) == 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_grows(archive: Archive, kind: str) -> None:
     settings = IndexSettings(of="tiny", kind=kind)

@@ -8,10 +8,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import builds, indexes, storage
+from pipeline import builds, contact_sheet, indexes, search, storage
 from pipeline.archive import Archive
 from pipeline.indexes import making
 from pipeline.photo import UserError
+from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
 from tests import small_archive as small
@@ -120,6 +121,40 @@ def test_captions_may_lag_behind(tmp_path: Path) -> None:
     card, fresh = index.build(archive, SETTINGS)
     assert fresh
     assert {row["photo_id"]: row["caption"] for row in rows_of(archive, card)}["flickr:new"] == "caption of flickr:new"
+
+
+def test_labels_are_told_asked_and_may_lag_behind(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=2)
+    before, _ = index.build(archive, SETTINGS)
+    assert before["labels"] is None and {row["labels"] for row in rows_of(archive, before)} == {None}
+    small.add_labels(archive, 0)
+    card, fresh = index.build(archive, SETTINGS, update=True)
+    assert fresh and card["labels"]["table"] == "tiny" and card["labels"]["identity"]["classes"] == small.CLASSES
+    told = {row["photo_id"]: (row["labels"], row["labels_model"]) for row in rows_of(archive, card)}
+    tent, hill = {"label": "tent", "probability": 0.75}, {"label": "hill", "probability": 0.125}
+    assert told["flickr:0-1"] == ([tent, hill], "test-labeller") and told["flickr:1-1"] == (None, None)
+
+    build = builds.open_build(archive.url)
+    for where, number in {
+        "labels[1].label = 'tent'": 7,
+        "labels[1].label = 'tent' AND labels[1].probability > 0.8": 0,
+        "list_contains([x.label FOR x IN labels], 'hill')": 13,
+        "labels IS NULL": 20,
+    }.items():
+        assert len(build.matching(where)) == number, where
+    answer = search.search(build, Query(image="flickr:1-1", k=1, where="labels[1].label = 'tent'"), load=pytest.fail)
+    [hit] = search.hits_json([build], answer)["hits"]
+    assert hit["labels"] == [tent, hill]
+    page = contact_sheet.render([build], [answer])
+    assert "tent (75%), labelled by a machine" in page and "Labels were given by a machine" in page
+
+    small.add_labels(archive, 1)
+    assert not index.is_fresh(archive, card)
+    small.add_labels(archive, 0, "other")
+    with pytest.raises(UserError, match=r"other, tiny: choose with --set index\.labels"):
+        index.build(archive, SETTINGS)
+    card, _ = index.build(archive, IndexSettings(of="tiny", labels="tiny"))
+    assert all(row["labels"] for row in rows_of(archive, card)) and index.is_fresh(archive, card)
 
 
 def test_a_build_cut_short_is_never_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,187 @@
+"""The commands that say what a model is worth: evaluate, compare."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline import builds, config, progress
+from pipeline.asking import STALE, model_of
+from pipeline.console import Json, archive_url, err, out
+from pipeline.evaluation import compare, printed, retrieval
+from pipeline.evaluation.texts import Kind
+from pipeline.models.settings import TEMPLATES
+from pipeline.photo import UserError
+from pipeline.stages import index
+
+if TYPE_CHECKING:
+    from pipeline.models.openclip import Model
+
+SHOWN = functools.partial(progress.counted, console=err)
+
+
+def evaluate_command(
+    archive: Annotated[
+        str | None, typer.Argument(metavar="[ARCHIVE]", help="A configuration, or an archive's path or URL.")
+    ] = None,
+    of: Annotated[list[str], typer.Option(help="Which embeddings' index; give several to see them side by side.")] = [],  # noqa: B006
+    texts: Annotated[Kind, typer.Option(help="What finds photos; auto: people's captions, else titles.")] = "auto",
+    where: Annotated[str | None, typer.Option(help="SQL over the photos: only those it is true of.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Only so many photos, always the same ones; fewer are easier to find.")
+    ] = None,
+    as_json: Json = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page to read or print.")] = None,
+    zero_shot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|cifar10:PATH|cifar100:PATH",
+            help="Instead: does the model tell what these pictures show? A folder has one for each class.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --zero-shot: an OpenCLIP model; that of ARCHIVE's index unless given.")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Its weights; none for a local-dir: or hf-hub: model.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="With --zero-shot: a class a line, its name or key<tab>name."),
+    ] = None,
+    template: Annotated[
+        list[str], typer.Option(help="With --zero-shot: what a class's name is put into, at {}; several are averaged.")
+    ] = [],  # noqa: B006
+    png: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --zero-shot: draw what was taken for what.")
+    ] = None,
+) -> None:
+    """Recall of an index's model: do texts find their pictures, and pictures their texts? Or its zero-shot accuracy."""
+    about_recall = {"--texts": texts != "auto", "--where": where}
+    about_labels = {"--model": model, "--pretrained": pretrained, "--classes": classes, "--template": template}
+    wrong = [name for name, given in (about_recall if zero_shot else about_labels | {"--png": png}).items() if given]
+    if wrong:
+        raise UserError(f"{wrong[0]} goes {'without' if zero_shot else 'with'} --zero-shot")
+    if zero_shot:
+        said = _zero_shot(zero_shot, _model(archive, of, model, pretrained), classes, template, limit)
+        _tell_zero_shot(said, as_json, html, png)
+        return
+    if archive is None:
+        raise UserError("evaluate what? Name an archive, or labelled pictures with --zero-shot FOLDER")
+    url = archive_url(archive)
+    asked = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
+    for build in asked:
+        if not index.is_fresh(build.archive, build.card):
+            err.print(STALE, highlight=False)
+    sides = [retrieval.indexed(build, model_of) for build in asked]
+    said = retrieval.evaluate(asked[0], sides, SHOWN, kind=texts, where=where, limit=limit)
+    if html:
+        from pipeline.evaluation import sheet
+
+        Path(html).write_text(sheet.evaluated(said), encoding="utf-8")
+        print(f"tintype: wrote {html}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(printed.evaluated(said), highlight=False)
+
+
+def compare_command(
+    models: Annotated[
+        tuple[str, str],
+        typer.Option(metavar="A B", help="Each an index of the archive, MODEL/PRETRAINED or local-dir:PATH."),
+    ],
+    archive: Annotated[
+        str | None, typer.Argument(metavar="[ARCHIVE]", help="Where photos come from, and recall is measured.")
+    ] = None,
+    photos: Annotated[list[str], typer.Option(metavar="ID", help="A photo of the archive; some, unless given.")] = [],  # noqa: B006
+    picture: Annotated[list[str], typer.Option(metavar="FILE|URL", help="A picture from elsewhere.")] = [],  # noqa: B006
+    text: Annotated[
+        list[str],
+        typer.Option(help="A text for each picture, in order; what people wrote, unless given."),
+    ] = [],  # noqa: B006
+    n: Annotated[int, typer.Option("-n", min=1, help="How many photos, where none is named.")] = 6,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Photos that recall is measured on; all, or 1,000 that must be embedded."),
+    ] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the matrices.")] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page to read or print.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Two models side by side: cosines of texts with pictures, and the recall of each in an archive."""
+    build = compare.archive_build(archive_url(archive), models) if archive else None
+    if build is None and photos:
+        raise UserError(f"--photos {photos[0]}: name the archive that it is in")
+    if build is None and not picture:
+        raise UserError("compare the models on what? Name an archive, or give --picture and --text")
+    sides = [compare.side(name, build, model_of, SHOWN) for name in models]
+    shown: list[compare.Picture] = []
+    if build is not None:
+        chosen = photos or ([] if picture else compare.sample(build, n))
+        shown += compare.from_archive(build, chosen)
+    shown += compare.from_files(picture)
+    said = compare.compare(shown, compare.texts_of(shown, text), sides, _recall(build, sides, limit))
+    if png or html:
+        from pipeline import charts
+        from pipeline.evaluation import sheet
+
+        if png:
+            Path(png).write_bytes(charts.png(sheet.matrices(said, shown)))
+        if html:
+            Path(html).write_text(sheet.compared(said, shown), encoding="utf-8")
+        for path in filter(None, (png, html)):
+            print(f"tintype: wrote {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(printed.compared(said), highlight=False)
+
+
+def _recall(build: builds.Build | None, sides: list[retrieval.Side], limit: int | None) -> dict[str, Any] | None:
+    """What each model finds in the archive, if there is one, and anything to find its photos by."""
+    if build is None:
+        return None
+    if limit is None and any(side.embeds for side in sides):
+        limit = compare.LIMIT
+    try:
+        return retrieval.evaluate(build, sides, SHOWN, limit=limit)
+    except retrieval.NoTexts as error:
+        print(f"tintype: no recall: {error}", file=sys.stderr)
+        return None
+
+
+def _model(archive: str | None, of: list[str], model: str | None, pretrained: str | None) -> "Model":
+    """The model named, else that of an archive's index."""
+    from pipeline.models import openclip
+
+    if model is not None:
+        return openclip.load(model, pretrained)
+    if archive is None:
+        raise UserError("--zero-shot of which model? Name one with --model and --pretrained, or an archive")
+    return model_of(builds.open_build(archive_url(archive), *of[:1]))
+
+
+def _zero_shot(
+    data: str, model: "Model", classes: str | None, templates: list[str], limit: int | None
+) -> dict[str, Any]:
+    from pipeline.evaluation import labelled, zero_shot
+
+    found = labelled.read(data, config.read_lines(classes) if classes else (), limit)
+    return zero_shot.evaluate(data, found, model, templates or TEMPLATES, SHOWN)
+
+
+def _tell_zero_shot(said: dict[str, Any], as_json: bool, html: str | None, png: str | None) -> None:
+    from pipeline.evaluation import confusion
+
+    if html:
+        Path(html).write_text(confusion.page(said), encoding="utf-8")
+    if png:
+        Path(png).write_bytes(confusion.png(said))
+    for path in filter(None, (html, png)):
+        print(f"tintype: wrote {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        out.print(confusion.printed(said), highlight=False)

@@ -1,0 +1,140 @@
+"""Pictures of which is known what they show: folders named by class, and CIFAR-10 and -100 as torchvision has them."""
+
+import codecs
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.photo import UserError
+
+SEED = 0  # of the choice that a limit makes
+
+# What a pickle that is damaged, or none, raises.
+BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, pickle.UnpicklingError)
+# By kind: the folder of the archive that its makers publish for Python, the file of test pictures, that of names; where
+# in these the classes stand.
+CIFAR = {
+    "cifar10": ("cifar-10-batches-py", "test_batch", "batches.meta", "labels", "label_names"),
+    "cifar100": ("cifar-100-python", "test", "meta", "fine_labels", "fine_label_names"),
+}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures and their classes.
+
+    Attributes:
+        names: of the classes
+        truth: int64[n], the class of each picture
+        pictures: files, or pixels uint8[side, side, 3]
+    """
+
+    names: tuple[str, ...]
+    truth: np.ndarray
+    pictures: Sequence[Path | np.ndarray]
+
+
+def read(data: str, names: Sequence[str] = (), limit: int | None = None) -> Labelled:
+    """The pictures of `FOLDER`, `cifar10:PATH` or `cifar100:PATH`.
+
+    Args:
+        names: of the classes, each `name`, or `key<tab>name` where the data call it `key`; some may have no pictures.
+            Unless given, what the data call them, with spaces for underscores.
+        limit: only so many pictures, chosen by chance, always the same
+
+    Raises UserError.
+    """
+    kind, _, path = data.partition(":")
+    found = _cifar(kind, Path(path).expanduser()) if kind in CIFAR else _folder(Path(data).expanduser())
+    found = _named(found, names, data)
+    if limit is not None and limit < len(found.truth):
+        chosen = np.sort(np.random.default_rng(SEED).permutation(len(found.truth))[:limit])
+        found = replace(found, truth=found.truth[chosen], pictures=[found.pictures[i] for i in chosen])
+    return found
+
+
+def _named(found: Labelled, names: Sequence[str], data: str) -> Labelled:
+    """The same pictures with the classes that they are to be told among."""
+    if not names:
+        return replace(found, names=tuple(name.replace("_", " ") for name in found.names))
+    keys = [name.partition("\t")[0].strip() for name in names]
+    places = {key: place for place, key in enumerate(keys)}
+    lacking = [name for name in found.names if name not in places]
+    if lacking:
+        raise UserError(
+            f"--classes names no {', '.join(map(repr, lacking[:5]))}, of which {data} has pictures: "
+            "a line of it is a class's name, or what the data call it, a tab, and its name"
+        )
+    place = np.array([places[name] for name in found.names], np.int64)
+    shown = tuple((name.partition("\t")[2] or name).strip() for name in names)
+    return replace(found, names=shown, truth=place[found.truth])
+
+
+def _folder(path: Path) -> Labelled:
+    """Files in a folder for each class, however deep; hidden ones are passed over."""
+    if not path.is_dir():
+        raise UserError(
+            f"there is no folder {path}: give a folder with one for each class, cifar10:PATH, cifar100:PATH"
+        )
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    pictures: list[Path | np.ndarray] = []
+    truth: list[int] = []
+    for number, name in enumerate(names):
+        inside = ((file, file.relative_to(path).parts) for file in sorted((path / name).rglob("*")))
+        files = [file for file, parts in inside if file.is_file() and not any(p.startswith(".") for p in parts)]
+        pictures += files
+        truth += [number] * len(files)
+    if not pictures:
+        raise UserError(f"{path} holds no pictures in folders: it should have a folder for each class")
+    return Labelled(tuple(names), np.array(truth, np.int64), pictures)
+
+
+def _cifar(kind: str, path: Path) -> Labelled:
+    """The test pictures of CIFAR: 10,000 of 32 × 32, a row of bytes each, plane by plane."""
+    folder, test, meta, labels, label_names = CIFAR[kind]
+    inside = path / folder if (path / folder).is_dir() else path
+    if not (inside / test).is_file() or not (inside / meta).is_file():
+        raise UserError(
+            f"there is no {folder} with {test} and {meta} in {path}: "
+            f"unpack the archive for Python that the makers of {kind.upper()} offer there"
+        )
+    held, names = _unpickled(inside / test), _unpickled(inside / meta)
+    try:
+        truth, found = np.array(held[labels], np.int64), tuple(map(str, names[label_names]))
+        planes = np.asarray(held["data"], np.uint8).reshape(len(truth), 3, 32, 32)
+        if len(truth) and not 0 <= truth.min() <= truth.max() < len(found):
+            raise ValueError("classes without a name")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{inside / test} is not {kind.upper()}'s ({error}); unpack its archive anew") from error
+    return Labelled(found, truth, list(planes.transpose(0, 2, 3, 1)))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads numbers, texts and arrays: a pickle can name any other function, and have it called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known: dict[str, Any] = {
+            "_reconstruct": np.empty(0).__reduce__()[0],
+            "ndarray": np.ndarray,
+            "dtype": np.dtype,
+            "encode": codecs.encode,
+        }
+        if name not in known or module.partition(".")[0] not in ("numpy", "_codecs"):
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return known[name]
+
+
+def _unpickled(path: Path) -> Mapping[str, Any]:
+    """A dictionary that Python 2 wrote. Raises UserError."""
+    try:
+        with path.open("rb") as file:
+            held = _Unpickler(file, encoding="latin1").load()
+    except BROKEN as error:
+        raise UserError(f"{path} cannot be read as CIFAR's ({error}); unpack its archive anew") from error
+    if not isinstance(held, dict):
+        raise UserError(f"{path} is not CIFAR's: it holds no dictionary")
+    return held

@@ -1,0 +1,97 @@
+"""The application: routes, and what an exception of theirs is answered with."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from pipeline import __version__
+from pipeline.imaging import BadImage
+from pipeline.photo import UserError
+from pipeline.web import api
+from pipeline.web.guard import HEADERS, Guard
+from pipeline.web.service import Missing, Service
+from pipeline.web.turns import Busy, Late
+
+STATIC = Path(__file__).parent / "static"
+
+
+def create(service: Service, token: str | None = None) -> FastAPI:
+    """The page and the API of a service. With a token, whoever asks must know it."""
+    # No page of FastAPI's own: they load scripts from elsewhere.
+    app = FastAPI(
+        title="Tintype",
+        version=__version__,
+        description="Search an archive of photographs. Captions without `caption_by` were written by a machine.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    app.state.service = service
+    app.include_router(api.router)
+    if importlib.util.find_spec("pipeline.web.pages"):
+        app.include_router(importlib.import_module("pipeline.web.pages").router, include_in_schema=False)
+    if STATIC.is_dir():
+        app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(Guard, token=token, picture_bytes=service.limits.picture_bytes)
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+    return app
+
+
+def _said(status: int, error: str, **headers: str) -> JSONResponse:
+    return JSONResponse({"error": " ".join(error.split())}, status, headers)
+
+
+def _user(_: Request, error: Exception) -> JSONResponse:
+    return _said(400, str(error).replace("--where", "where"))
+
+
+def _missing(_: Request, error: Exception) -> JSONResponse:
+    return _said(404, str(error))
+
+
+def _bad_image(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BadImage)
+    return _said(api.status_of(error), f"this is no usable picture ({error.reason}: {error})")
+
+
+def _busy(_: Request, error: Exception) -> JSONResponse:
+    return _said(503, "too many search at once: try again in a moment", **{"Retry-After": "1"})
+
+
+def _late(_: Request, error: Exception) -> JSONResponse:
+    return _said(504, "this took too long and was given up: try again")
+
+
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return _said(422, said)
+
+
+def _bug(_: Request, error: Exception) -> JSONResponse:
+    return _said(500, "this is a fault of the program; its log has more", **HEADERS)
+
+
+def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _said(error.status_code, str(error.detail), **dict(error.headers or {}))
+
+
+ANSWERS: dict[Any, Any] = {
+    UserError: _user,
+    Missing: _missing,
+    BadImage: _bad_image,
+    Busy: _busy,
+    Late: _late,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    Exception: _bug,  # starlette sends this, and raises the exception anew, for the log
+}

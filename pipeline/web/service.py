@@ -1,0 +1,361 @@
+"""What the page and the API ask: searches, pictures, facts, of one archive whose indexes are open.
+
+Nothing here takes a path or an address from whoever asks: a picture is a photo of the archive or a dropped one, a
+filter is evaluated where it reaches nothing, and a thumbnail is that of a row id.
+"""
+
+import functools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+
+from pipeline import builds, imaging, search, storage
+from pipeline.archive import Archive
+from pipeline.builds import Build, News
+from pipeline.duplicates import report
+from pipeline.photo import Hit, UserError
+from pipeline.search import Answer, Query, Space
+from pipeline.upkeep import rights
+from pipeline.web import dropped
+from pipeline.web.filters import Filters
+from pipeline.web.params import Params
+from pipeline.web.towers import Towers
+from pipeline.web.turns import Turns
+
+SIZES = (240, 480, 960)  # pixels, long edge of thumbnails
+TAGS = 200  # the most frequent, of which the page is told
+NO_ROWS = rights.Rights(None, None, None, None)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes upon itself."""
+
+    picture_bytes: int = 20_000_000
+    picture_pixels: int = 100_000_000
+    decode_s: float = 10  # of CPU, for one picture
+    filter_s: float = 5
+    waiting: int = 32  # searches and pictures that wait for the model
+    patience_s: float = 30  # that one of them waits at most
+    cache_bytes: int = 64 << 20  # of thumbnails
+    reload_s: float = 3  # between looks whether there is a newer build
+
+
+class Missing(LookupError):
+    """There is no such thing here, or there is no longer."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, in which builds, and how long it took. `vector_name`: what hits' `ranks` call the ranking by
+    vectors of the first build."""
+
+    answer: Answer
+    builds: tuple[Build, ...]
+    milliseconds: float
+    vector_name: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A search, as it waits for the model."""
+
+    query: Query
+    of: tuple[str, ...]
+    collapse: bool
+    kept: Mapping[tuple[str, str], np.ndarray]  # row ids, by embeddings and `where`
+
+
+class _Opened:
+    """One build in use, its model, and what is worked out once for it."""
+
+    def __init__(self, build: Build, towers: Towers | None = None) -> None:
+        self.build = build
+        self.towers = towers or Towers(build)
+        self._news: tuple[Any, News] | None = None
+        self._lock = threading.Lock()
+
+    def news(self) -> News:
+        """As `Build.news`, read anew only where parts have come: a part never changes."""
+        archive = self.build.archive
+        with self._lock:
+            seen = tuple(tuple(storage.names(storage.join(archive.url, name))) for name in ("changes", "forgotten"))
+            if self._news is None or self._news[0] != seen:
+                self._news = (seen, self.build.news())
+            return self._news[1]
+
+    @functools.cached_property
+    def facets(self) -> dict[str, Any]:
+        ask = self.build.database.cursor().execute
+        licences = ask(
+            "SELECT license_url, any_value(license_name), count(*) AS n FROM photos GROUP BY 1 ORDER BY n DESC, 1"
+        ).fetchall()
+        tags = ask(
+            "SELECT tag, count(*) AS n FROM (SELECT unnest(tags) AS tag FROM photos) GROUP BY 1 ORDER BY n DESC, 1 "
+            f"LIMIT {TAGS}"
+        ).fetchall()
+        [years] = ask(
+            "SELECT min(left(date_taken, 4)), max(left(date_taken, 4)) FROM photos WHERE date_taken IS NOT NULL"
+        ).fetchall()
+        return {"licenses": licences, "tags": tags, "years": years}
+
+    @functools.cached_property
+    def copies(self) -> Mapping[int, int]:
+        return report.groups(self.build)[0]
+
+
+class Lately:
+    """What was asked for lately, up to so many bytes of it. Threads may share it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[Any, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any) -> bytes | None:
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def put(self, key: Any, value: bytes) -> None:
+        with self._lock:
+            self._held[key] = value
+            while sum(map(len, self._held.values())) > self._most:
+                self._held.popitem(last=False)
+
+
+class Service:
+    """An archive, open to be searched. Threads may share it; `close` ends what it started."""
+
+    def __init__(self, url: str, of: Sequence[str] = (), limits: Limits | None = None) -> None:
+        """`of`: the embeddings to search with, all that have an index unless given. Raises UserError."""
+        self.limits = limits or Limits()
+        self.archive = Archive.open(url)
+        names = tuple(dict.fromkeys(of)) or tuple(storage.names(storage.join(url, "index")))
+        opened = [builds.open_build(url, name) for name in names] or [builds.open_build(url)]
+        self._opened = {build.card["of"]: _Opened(build) for build in opened}
+        for one in self._opened.values():
+            assert one.build.segments  # a damaged index is to be said now
+        self._looked = time.monotonic()
+        self._looking = threading.Lock()
+        self._thumbnails = Lately(self.limits.cache_bytes)
+        self._pictures = Lately(self.limits.cache_bytes)
+        self._filters = Filters(self.limits.filter_s)
+        self._checker = imaging.Checker(children=1, deadline=self.limits.decode_s)
+        self._turns: Turns[_Asked | bytes, Any] = Turns(self._work, self.limits.waiting, self.limits.patience_s)
+
+    def close(self) -> None:
+        self._turns.close()
+        self._filters.close()
+        self._checker.close()
+
+    def warm(self) -> None:
+        """Load what words need, in a thread, so that the first search need not wait for it long."""
+
+        def load() -> None:
+            for one in self._opened.values():
+                one.towers.warm()
+
+        threading.Thread(target=load, name="warm", daemon=True).start()
+
+    @property
+    def builds(self) -> tuple[Build, ...]:
+        """Those in use, in the order in which they were asked for."""
+        return tuple(one.build for one in self._opened.values())
+
+    # --- searching ----------------------------------------------------------------------------------------------------
+
+    def search(self, params: Params) -> Found:
+        """The hits of a search. Raises UserError; turns.Busy and turns.Late where too many search."""
+        started = time.perf_counter()
+        self._look()
+        query = params.query()
+        opened = self._chosen(params.of)
+        kept = {}
+        if query.where is not None:
+            # The user's own expression also stands alone: no bracket of it closes one of ours.
+            wheres = [*params.filters(), *([params.where] if params.where else [])]
+            for one in opened:
+                kept[one.build.card["of"], query.where] = self._filters.matching(one.build, wheres)
+        asked = _Asked(query, tuple(one.build.card["of"] for one in opened), params.collapse, kept)
+        answer: Answer = self._turns.ask(asked)
+        took = 1000 * (time.perf_counter() - started)
+        return Found(answer, tuple(one.build for one in opened), took, search.ranking_name(opened[0].build))
+
+    def _chosen(self, of: str | None) -> list[_Opened]:
+        names = list(dict.fromkeys(name.strip() for name in of.split(","))) if of else [next(iter(self._opened))]
+        for name in names:
+            if name not in self._opened:
+                raise UserError(f"of={name[:100]}: these are searched here: {', '.join(self._opened)}")
+        return [self._opened[name] for name in names]
+
+    def _work(self, asked: Sequence[_Asked | bytes]) -> list[Any]:
+        """The model's thread: searches that wait together are answered together."""
+        done: dict[int, Any] = {}
+        alike: dict[tuple[tuple[str, ...], bool], list[int]] = {}
+        for place, one in enumerate(asked):
+            if isinstance(one, _Asked):
+                alike.setdefault((one.of, one.collapse), []).append(place)
+            else:
+                done[place] = _outcome(functools.partial(self._embed, one))
+        for (of, collapse), places in alike.items():
+            some = [one for one in (asked[place] for place in places) if isinstance(one, _Asked)]
+            together = _outcome(functools.partial(self._answers, some, of, collapse))
+            if isinstance(together, UserError):  # one of them is to blame
+                found = [_outcome(functools.partial(self._answer, one, of, collapse)) for one in some]
+            else:
+                found = together
+            done |= zip(places, found, strict=True)
+        return [done[place] for place in range(len(asked))]
+
+    def _answer(self, asked: _Asked, of: tuple[str, ...], collapse: bool) -> Answer:
+        return self._answers([asked], of, collapse)[0]
+
+    def _answers(self, asked: Sequence[_Asked], of: tuple[str, ...], collapse: bool) -> list[Answer]:
+        opened = [self._opened[name] for name in of]
+        kept = {key: rows for one in asked for key, rows in one.kept.items()}
+        spaces = [
+            Space(one.build, one.news(), functools.partial(_itself, one.towers), functools.partial(_kept, kept, name))
+            for name, one in zip(of, opened, strict=True)
+        ]
+        held = {build.card["of"]: build for build in self.builds}
+        outside = functools.partial(dropped.picture, builds=held)
+        return list(
+            search.within(spaces, [one.query for one in asked], opened[0].copies if collapse else None, outside)
+        )
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    def put(self, data: bytes) -> str:
+        """The name of a picture that is dropped in; see `dropped`. Raises BadImage; turns.Busy and turns.Late."""
+        checked = self._checker.check(data, max_pixels=self.limits.picture_pixels, derivative=True)
+        assert checked.derivative
+        name: str = self._turns.ask(checked.derivative)
+        self._pictures.put(dropped.digest(name), imaging.thumbnail(checked.derivative, SIZES[1]))
+        return name
+
+    def _embed(self, jpeg: bytes) -> str:
+        vectors = {}
+        for of, one in self._opened.items():
+            towers = one.towers
+            image = imaging.decode(jpeg, max_pixels=self.limits.picture_pixels, side=towers.side)
+            [vectors[of]] = towers.embed_images(np.stack([towers.preprocess(image)]))
+        return dropped.name(vectors, {of: one.build for of, one in self._opened.items()})
+
+    def picture(self, digest: str) -> bytes:
+        """The thumbnail, JPEG, of a dropped picture that is still remembered. Raises Missing."""
+        if (found := self._pictures.get(digest)) is None:
+            raise Missing("this picture was dropped in too long ago; its searches go on without it")
+        return found
+
+    def thumbnail(self, row_id: int, size: int = SIZES[1]) -> bytes:
+        """A JPEG of a photo, long edge at most `size`, one of SIZES. Raises Missing for one that is not there."""
+        if size not in SIZES:
+            raise UserError(f"size={size}: one of {', '.join(map(str, SIZES))}")
+        one = self._holder(row_id)
+        if row_id in one.news().hidden:
+            raise Missing("this photo is no longer here")
+        key = (row_id, size)
+        if found := self._thumbnails.get(key):
+            return found
+        [row] = self.archive.table("images").read_rows([row_id], ["row_id", "image"]).to_pylist()
+        if not row["image"]:
+            raise Missing("this photo is no longer here")
+        made = imaging.thumbnail(row["image"]["bytes"], size)
+        self._thumbnails.put(key, made)
+        return made
+
+    def _holder(self, row_id: int) -> _Opened:
+        for one in self._opened.values():
+            if one.build.facts([row_id], ["photo_id"]):
+                return one
+        raise Missing("there is no such photo in this archive")
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+
+    def photo(self, photo_id: str) -> dict[str, Any]:
+        """All that the build in use says of a photo, and how to credit it. Raises Missing."""
+        self._look()
+        for one in self._opened.values():
+            rows = one.build.row_ids([photo_id])
+            news = one.news()
+            for row_id in rows.values():
+                if row_id in news.hidden:
+                    raise Missing("this photo is no longer here")
+                [facts] = one.build.photos(among=np.array([row_id])).to_pylist()
+                if row_id in news.captions:
+                    word = news.captions[row_id]
+                    facts |= {"caption": word.value, "caption_model": None, "caption_by": word.by}
+                said = {name: _plain(value) for name, value in facts.items() if name not in ("raw", "sizes")}
+                return said | {"credit": credit(facts)}
+        raise Missing("there is no such photo in this archive")
+
+    def facets(self, of: str | None = None) -> dict[str, Any]:
+        """What filters may ask for: licences (URL, name, photos), the most frequent tags (tag, photos), the first and
+        the last year."""
+        return self._chosen(of)[0].facets
+
+    def columns(self, of: str | None = None) -> list[str]:
+        """What `where` may ask for."""
+        return list(self._chosen(of)[0].build.database.cursor().view("photos").columns)
+
+    # --- newer builds -------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Have a thread look for newer builds, unless one did lately."""
+        if time.monotonic() - self._looked < self.limits.reload_s or not self._looking.acquire(blocking=False):
+            return
+        self._looked = time.monotonic()
+        threading.Thread(target=self._reload, name="reload", daemon=True).start()
+
+    def _reload(self) -> None:
+        try:
+            for of, one in list(self._opened.items()):
+                card = builds.current(self.archive, of)
+                if card is None or card["build"] == one.build.card["build"]:
+                    continue
+                build = builds.opened(self.archive, card)
+                assert build.segments
+                same = build.card["identity"] == one.build.card["identity"]
+                self._opened = self._opened | {of: _Opened(build, one.towers if same else None)}
+        finally:
+            self._looking.release()
+
+
+def credit(facts: Mapping[str, Any] | Hit) -> str:
+    """A line of credit: “Title” by Owner, licence, page."""
+    get = facts.get if isinstance(facts, Mapping) else functools.partial(_attribute, facts)
+    licence = rights.Rights(get("license_id"), get("license_name"), get("license_url"), NO_ROWS.photos)
+    told = {name: " ".join((get(name) or "").split()) or None for name in ("title", "owner")}
+    return rights.credit(told | {"page_url": get("page_url"), "source_url": get("source_url")}, licence)
+
+
+def _attribute(hit: Hit, name: str) -> Any:
+    return getattr(hit, name, None)
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (UserError, imaging.BadImage) as error:
+        return error
+
+
+def _itself(towers: Towers) -> Towers:
+    return towers
+
+
+def _kept(kept: Mapping[tuple[str, str], np.ndarray], of: str, where: str) -> np.ndarray:
+    return kept[of, where]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return value.isoformat() if isinstance(value, date | datetime) else value

@@ -1,0 +1,77 @@
+"""Ranks against a plain loop, ties, texts that several pictures share, and intervals known by hand."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation import recall
+
+
+def shown(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    return items
+
+
+def unit(vectors: Any) -> np.ndarray:
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_ranks_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "BLOCK", 400)  # blocks of ten rows, the last one smaller
+    dice = np.random.default_rng(0)
+    questions, candidates = unit(dice.standard_normal((53, 8))), unit(dice.standard_normal((40, 8)))
+    mine = [sorted(dice.choice(40, dice.integers(1, 4), replace=False).tolist()) for _ in questions]
+    right = np.array([(question, one) for question, some in enumerate(mine) for one in some])
+    found = recall.ranks(questions, candidates, right, shown)
+    for question, some in enumerate(mine):
+        cosines = candidates @ questions[question]
+        others = np.delete(cosines, some)
+        assert found[question] == 1 + sum(other >= max(cosines[some]) for other in others)
+
+
+def test_a_tie_is_not_a_find() -> None:
+    one, other = unit([[1, 2, 3]])[0], unit([[3, 2, 1]])[0]
+    candidates = np.stack([one, one, one, other])
+    right = np.array([(0, 1)])
+    assert recall.ranks(one[None], candidates, right, shown).tolist() == [3]
+    both = np.array([(0, 0), (0, 1)])  # a copy that is right as well is in nobody's way
+    assert recall.ranks(one[None], candidates, both, shown).tolist() == [2]
+
+
+def test_each_photo_of_a_shared_text_is_right() -> None:
+    pictures = unit([[1, 0, 0], [0, 1, 0], [0, 0.9, 0.1], [0, 0, 1]])
+    texts = unit([[1, 0.1, 0], [0, 1, 0.05]])  # the second is of pictures 1 and 2; nobody wrote of picture 3
+    found = recall.both_ways(pictures, texts, np.array([(1, 1), (0, 0), (1, 2)]), shown)
+    assert found["text_to_image"]["questions"] == 2 and found["image_to_text"]["questions"] == 3
+    assert found["text_to_image"]["recall@1"]["value"] == found["image_to_text"]["recall@1"]["value"] == 1
+
+
+def test_intervals_known_by_hand() -> None:
+    """8 of 10: Wilson's 95 % interval is 0.490 to 0.943 (any table of it); 0 of 10 reaches up to 0.278."""
+    right = np.array([True] * 8 + [False] * 2)
+    assert recall.interval(right, np.arange(10)) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    assert recall.interval(np.zeros(10, bool), np.arange(10)) == pytest.approx((0, 0, 0.2775), abs=1e-4)
+    assert recall.interval(np.ones(10, bool), np.arange(10)) == pytest.approx((1, 0.7225, 1), abs=1e-4)
+
+
+def test_five_texts_that_fare_alike_count_as_one() -> None:
+    groups = np.repeat(np.arange(10), 5)
+    for right in ([True] * 8 + [False] * 2, [True] * 10):
+        one = recall.interval(np.array(right), np.arange(10))
+        assert recall.interval(np.repeat(right, 5), groups) == pytest.approx(one)
+    mixed = np.tile([True, True, True, True, False], 10)  # every picture fares the same: nothing to divide by
+    assert recall.interval(mixed, groups) == pytest.approx(recall.interval(mixed, np.arange(50)))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """Pictures of which some are easy and some hard, five texts each: 95 % of the intervals hold the share of all."""
+    dice = np.random.default_rng(1)
+    groups = np.repeat(np.arange(60), 5)
+    held = 0
+    for _ in range(400):
+        ease = dice.beta(0.7, 0.7, 60)  # half of all texts find theirs
+        _, low, high = recall.interval(dice.random(300) < ease[groups], groups)
+        held += low <= 0.5 <= high
+    assert 0.92 <= held / 400 <= 0.98
