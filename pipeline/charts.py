@@ -5,6 +5,7 @@ Loading this loads matplotlib, which takes half a second: what draws imports it 
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -61,6 +62,7 @@ def svg(drawn: Figure, label: str) -> str:
     file = io.StringIO()
     drawn.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
+    text = re.sub("<metadata>.*?</metadata>", "", text, flags=re.DOTALL)  # who drew it, with links
     text = text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     for color, variable in VARIABLES.items():
         text = text.replace(color, f"var({variable})")

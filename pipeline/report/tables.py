@@ -15,8 +15,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str
         "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, row, strict=True)) + "</tr>"
         for row in rows
     )
+    label = escape(", ".join(filter(None, head)))
     return (
-        f'<div class="wide" tabindex="0" role="group"><table><thead><tr>{top}</tr></thead>'
+        f'<div class="wide" tabindex="0" role="group" aria-label="{label}"><table><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -29,7 +30,7 @@ def bar(share: float) -> str:
 def figure(svg: str, told: str = "") -> str:
     """A chart, with a line about it (HTML)."""
     caption = f"<figcaption>{told}</figcaption>" if told else ""
-    return f'<figure><div class="chart" tabindex="0" role="group">{svg}</div>{caption}</figure>'
+    return f'<figure><div class="chart" tabindex="0" role="group" aria-label="chart">{svg}</div>{caption}</figure>'
 
 
 def tiles(found: Iterable[tuple[str, str, str]]) -> str:
