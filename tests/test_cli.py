@@ -149,3 +149,14 @@ def test_what_computes_nothing_loads_no_torch() -> None:
     """Seconds count for commands that compute nothing."""
     code = "import sys, pipeline.cli, pipeline.run; sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", [["report"], ["search", "a boat"], ["evaluate"], ["rights"], ["duplicates"]])
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    capsys: pytest.CaptureFixture[str], undisturbed: Path, tmp_path: Path, command: list[str]
+) -> None:
+    option = "--out" if command == ["report"] else "--html"
+    named = tmp_path / "nowhere" / "x.html"
+    name, *words = command
+    said = refused(capsys, name, undisturbed, *words, option, named)
+    assert f"cannot write {named}" in said and "no folder" in said
