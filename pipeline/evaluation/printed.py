@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.evaluation.recall import DEPTHS
 from pipeline.upkeep.inspection import count
 
 WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
@@ -15,20 +16,25 @@ WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 def evaluated(said: Mapping[str, Any]) -> RenderableType:
     """`tintype evaluate` for people."""
+    head = Text(f"{said['archive']}: {looked_at(said)}")
+    return Group(head, *map(_found, said["models"]), Text(notes(said), style="dim"))
+
+
+def _found(model: Mapping[str, Any]) -> RenderableType:
+    """What one model finds: a row each way, in columns as wide as another model's."""
     table = Table(box=None, pad_edge=False)
-    for column in ("", "", "R@1 %", "R@5 %", "R@10 %", "median rank"):
-        table.add_column(column, justify="right" if "R@" in column or "rank" in column else "left", no_wrap=True)
-    for model in said["models"]:
-        for way, words in WAYS.items():
-            found = model[way]
-            cells = [share(found[f"recall@{depth}"]) for depth in (1, 5, 10)]
-            table.add_row(model["of"], words, *cells, f"{found['median_rank']:g}")
-    return Group(Text(f"{said['archive']}: {looked_at(said)}"), table, Text(notes(said), style="dim"))
+    for column, width in {"": 14, "R@1 %": 16, "R@5 %": 16, "R@10 %": 16, "median": 7}.items():
+        table.add_column(column, justify="right" if column else "left", min_width=width, no_wrap=True)
+    for way, words in WAYS.items():
+        cells = [share(model[way][f"recall@{depth}"]) for depth in DEPTHS]
+        table.add_row(f"  {words}", *cells, f"{model[way]['median_rank']:g}")
+    return Group(Text(named_as(model), style="bold"), table)
 
 
 def share(told: Mapping[str, float]) -> str:
     """ "41.2 (37.5–45.0)", in per cent."""
-    return "{:.1f} ({:.1f}–{:.1f})".format(*(100 * told[key] for key in ("value", "low", "high")))
+    value, low, high = (f"{100 * told[key]:.1f}".replace("100.0", "100") for key in ("value", "low", "high"))
+    return f"{value} ({low}–{high})"
 
 
 def looked_at(said: Mapping[str, Any]) -> str:
@@ -41,7 +47,7 @@ def looked_at(said: Mapping[str, Any]) -> str:
 def notes(said: Mapping[str, Any]) -> str:
     """What is to be known of the figures."""
     texts = said["texts"]
-    lines = ["In brackets, 95 % confidence; a tie counts as not found"]
+    lines = ["In brackets, 95 % confidence. Median: of the ranks. A tie counts as not found"]
     if texts["shared"]:
         lines.append(f"{count(texts['shared'], 'text')} of several photos: each of these is a right answer")
     if said["without_vectors"]:
@@ -61,7 +67,7 @@ def compared(said: Mapping[str, Any]) -> RenderableType:
 
 def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> RenderableType:
     """One model's cosines, a text a row, its own picture's in bold."""
-    table = Table(box=None, pad_edge=False, title=named_as(model), title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column(no_wrap=True, max_width=32, overflow="ellipsis")
     for number in range(1, len(model["cosines"][0]) + 1):
         table.add_column(str(number), justify="right", no_wrap=True)
@@ -69,7 +75,7 @@ def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> RenderableType:
         own = row if model["diagonal"] else None
         cells = [Text(f"{value:z.2f}", style="bold" if column == own else "") for column, value in enumerate(cosines)]
         table.add_row(Text(text), *cells)
-    return Group(table, Text(told_of(model), style="dim"), Text(""))
+    return Group(Text(named_as(model), style="bold"), table, Text(told_of(model), style="dim"), Text(""))
 
 
 def named_as(model: Mapping[str, Any]) -> str:
@@ -81,7 +87,7 @@ def told_of(model: Mapping[str, Any]) -> str:
     """What a matrix's diagonal comes to."""
     found = model["diagonal"]
     if found is None:
-        return "not as many texts as pictures, or a single pair: there is no diagonal"
+        return "no diagonal to speak of: one pair, or texts and pictures that are no pairs"
     return (
         f"own pictures {found['mean']:.3f}, others {found['others_mean']:.3f}; "
         f"margin {found['margin_mean']:.3f}, least {found['margin_least']:.3f}"

@@ -104,7 +104,7 @@ def document(title: str, head: str, sections: str) -> str:
 def retrieval(said: Mapping[str, Any]) -> str:
     """The section on recall: a chart, and the figures in a table."""
     rows = "".join(
-        f"<tr><th scope=row>{escape(model['of'])}</th><td>{words}</td>"
+        f"<tr><th scope=row>{escape(named_as(model))}</th><td>{words}</td>"
         + "".join(f"<td>{share(model[way][f'recall@{depth}'])}</td>" for depth in DEPTHS)
         + f"<td>{model[way]['median_rank']:g}</td></tr>"
         for model in said["models"]

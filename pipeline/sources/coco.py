@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipeline.sources.facts import Facts
+from pipeline.sources.facts import Facts, storable
 from pipeline.sources.licences import recognise
 
 _ON_FLICKR = re.compile(r"https?://\w+\.static\.?flickr\.com/\d+/(\d+)_\w+\.\w+")
@@ -31,7 +31,7 @@ def read(text: str) -> Iterator[tuple[str, Facts] | None]:
         facts[image["file_name"]] = Facts(
             licence=licences.get(image["license"]) if _is_key(image.get("license")) else None,
             page_url=_page(image),
-            raw=json.dumps(image, ensure_ascii=False),
+            raw=storable(json.dumps(image, ensure_ascii=False)),
         )
     captions: dict[str, list[str]] = {}
     for annotation in told["annotations"]:
@@ -40,7 +40,7 @@ def read(text: str) -> Iterator[tuple[str, Facts] | None]:
         if file is None or not isinstance(caption, str):
             yield None
         elif caption.strip():
-            captions.setdefault(file, []).append(caption.strip())
+            captions.setdefault(file, []).append(storable(caption.strip()))
     for file, found in facts.items():
         yield file, replace(found, captions=tuple(captions.get(file, ())))
 
@@ -56,7 +56,7 @@ def _image_id(annotation: Any) -> Any:
 
 def _licence(told: dict[str, Any]) -> str | None:
     """The URL where it is one we know, else the name: COCO gives that of government works no URL that says so."""
-    url, name = (str(told.get(key) or "").strip() for key in ("url", "name"))
+    url, name = (storable(str(told.get(key) or "")).strip() for key in ("url", "name"))
     return url if recognise(url)[1] else name or url or None
 
 
@@ -65,5 +65,5 @@ def _page(image: dict[str, Any]) -> str | None:
     found = _ON_FLICKR.fullmatch(str(image.get("flickr_url") or ""))
     if found:
         return f"https://www.flickr.com/photo.gne?id={found[1]}"
-    served = str(image.get("coco_url") or "")
+    served = storable(str(image.get("coco_url") or ""))
     return served if served.startswith(("http://", "https://")) else None

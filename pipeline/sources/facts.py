@@ -29,6 +29,11 @@ class Facts:
         return Facts(**{name: getattr(other, name) if value in (None, ()) else value for name, value in mine.items()})
 
 
+def storable(text: str) -> str:
+    """A text that a table can hold: escapes in JSON may stand for half a character, which becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def partial_date(text: str | None) -> tuple[str | None, str | None]:
     """`date_taken` and `date_granularity` of a `Photo` from what people and cameras write.
 

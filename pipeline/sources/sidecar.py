@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.sources import coco
-from pipeline.sources.facts import Facts
+from pipeline.sources.facts import Facts, storable
 
 # The nearer the front, the more it is believed where two tell of the same picture.
 TOKENS = ("Flickr8k.token.txt", "results_20130124.token")  # Flickr8k's and Flickr30k's
@@ -162,7 +162,7 @@ def _tokens(text: str) -> Iterator[dict[str, Any] | None]:
 
 def _path(file: str) -> str:
     """A picture's path as it is compared: accents composed, slashes forward."""
-    return unicodedata.normalize("NFC", file.replace("\\", "/").removeprefix("./"))
+    return unicodedata.normalize("NFC", storable(file).replace("\\", "/").removeprefix("./"))
 
 
 def _facts(row: dict[str, Any] | None) -> tuple[str, Facts] | None:
@@ -186,7 +186,7 @@ def facts_of(row: dict[str, Any]) -> Facts:
         licence=_text(told["licence"]),
         page_url=page_url if page_url and page_url.startswith(("http://", "https://")) else None,
         tags=_texts(tags),
-        raw=json.dumps(row, ensure_ascii=False, default=str),
+        raw=storable(json.dumps(row, ensure_ascii=False, default=str)),
     )
 
 
@@ -199,7 +199,7 @@ def _text(value: Any) -> str | None:
     """A value that should be text, as text; lists of creators and the like in one line."""
     if isinstance(value, list):
         value = "; ".join(_texts(value))
-    return None if value is None or isinstance(value, dict) else str(value).strip() or None
+    return None if value is None or isinstance(value, dict) else storable(str(value)).strip() or None
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -240,6 +240,19 @@ def test_names_match_however_their_accents_are_written(tmp_path: Path) -> None:
     assert only(tmp_path).title == "Café"
 
 
+def test_half_a_character_is_no_reason_to_stop(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "captions.jsonl").write_text('{"file": "a.png", "title": "A mill \\ud83d"}\n{"file": "\\ud83d.png"}\n')
+    annotations = '[{"image_id": 1, "caption": "A \\ud83d"}]'
+    (tmp_path / "captions.json").write_text(
+        f'{{"images": [{{"id": 1, "file_name": "a.png"}}], "annotations": {annotations}}}'
+    )
+    [photo], listing = listed(FolderSource(str(tmp_path)))
+    assert (photo.title, photo.human_captions) == ("A mill ?", ("A ?",))
+    assert photo.raw and photo.raw.isprintable()
+    assert listing.note == "captions.jsonl names 1 files that are not there, such as ?.png"
+
+
 FIVE = (
     "A child in a pink dress .",
     "A girl going into a wooden building .",
