@@ -85,7 +85,7 @@ def fetch_command(conf: Conf, retry_failed: Retry = False, overrides: Set = []) 
 
 @app.command("annotate")
 def annotate_command(conf: Conf, overrides: Set = []) -> None:  # noqa: B006
-    """Embed and caption the fetched pictures that lack it."""
+    """Embed, caption and label the fetched pictures that lack it."""
     carry_out(conf, overrides, ["annotate"])
 
 

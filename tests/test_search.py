@@ -355,7 +355,7 @@ def test_json_is_the_documented_contract(build: Build) -> None:
     assert told["index"]["build"] == build.card["build"]
     first = told["hits"][0]
     assert list(first) == [
-        *("rank", "score", "photo_id", "row_id", "title", "caption", "caption_by", "date_taken"),
+        *("rank", "score", "photo_id", "row_id", "title", "caption", "caption_by", "labels", "date_taken"),
         *("license", "owner", "page_url"),
     ]
     assert first["license"] == {

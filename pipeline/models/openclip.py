@@ -48,13 +48,14 @@ class Model:
     """
 
     def __init__(self, net: Any, tokenizer: Any, identity: dict, device: str, precision: str) -> None:
+        # What cosines were multiplied with before softmax or sigmoid: in bf16 it would be off by a hundredth.
+        self.logit_scale = float(net.logit_scale.float().exp())
         layers.quicken(net)
         self.net = net.eval().requires_grad_(False).to(device=device, dtype=DTYPES[precision])
         self.tokenizer = tokenizer
         self.device = device
         self.precision = precision
         self.dim: int = identity["dim"]
-        self.logit_scale = float(net.logit_scale.exp())  # what cosines were multiplied with before softmax or sigmoid
         size = net.visual.preprocess_cfg["size"]
         self.side: int = size if isinstance(size, int) else max(size)
         self.batch = _cpu_batch(net.visual)

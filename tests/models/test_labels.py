@@ -41,6 +41,11 @@ def test_probabilities_are_the_softmax_of_scaled_cosines(loaded: Model, monkeypa
         assert np.allclose([label.probability for label in given], np.sort(shares)[:-4:-1], atol=1e-5)
 
 
+def test_the_scale_of_logits_is_that_of_the_weights_in_any_precision(loaded: Model, model: Path) -> None:
+    rough = openclip.load(f"local-dir:{model}", None, device="cpu", precision="bf16")
+    assert rough.logit_scale == loaded.logit_scale == pytest.approx(np.exp(loaded.net.logit_scale.item()))
+
+
 def test_there_are_no_more_labels_than_classes(loaded: Model) -> None:
     made = labels.Labeller(loaded, LabelSettings("tiny", ("boat", "hill"), top=5))
     assert [len(given) for given in made.label(loaded.embed_images(pixels(2)))] == [2, 2]
