@@ -29,7 +29,7 @@ CAPTION = pa.schema(
 LABELS = pa.schema([schemas.LABELS.field("labels"), ("labels_model", pa.string())])
 SAID = pa.schema([*CAPTION, *LABELS])
 LOGS = ("changes", "forgotten")  # tables that are read whole
-EMPTY = pa.table({"row_id": pa.array([], pa.int64()), "photo_id": pa.array([], pa.string())})
+EMPTY = pa.Table.from_pydict({"row_id": pa.array([], pa.int64()), "photo_id": pa.array([], pa.string())})
 
 
 @dataclass(frozen=True)
