@@ -27,7 +27,7 @@ CAPTION = pa.schema(
     ]
 )
 LOGS = ("changes", "forgotten")  # tables that are read whole
-EMPTY = pa.table({"row_id": pa.array([], pa.int64()), "photo_id": pa.array([], pa.string())})
+EMPTY = pa.Table.from_pydict({"row_id": pa.array([], pa.int64()), "photo_id": pa.array([], pa.string())})
 
 
 @dataclass(frozen=True)
