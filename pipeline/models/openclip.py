@@ -49,7 +49,7 @@ class Model:
 
     def __init__(self, net: Any, tokenizer: Any, identity: dict, device: str, precision: str) -> None:
         # What cosines were multiplied with before softmax or sigmoid: in bf16 it would be off by a hundredth.
-        self.logit_scale = float(net.logit_scale.float().exp())
+        self.logit_scale = float(net.logit_scale.detach().float().exp())
         layers.quicken(net)
         self.net = net.eval().requires_grad_(False).to(device=device, dtype=DTYPES[precision])
         self.tokenizer = tokenizer
