@@ -78,6 +78,8 @@ class Work:
         return self.done + sum(self.moving.values())
 
     def sample(self, now: float) -> None:
+        if len(self.samples) == 1 and self.samples[0][1] == self.count():
+            self.samples.clear()  # before it begins to move, its workers start
         self.samples.append((now, self.count()))
         while len(self.samples) > 2 and now - self.samples[1][0] > WINDOW_S:
             self.samples.popleft()
@@ -285,7 +287,7 @@ class Progress:
                 lines = [line for work in self.work.values() if (line := self._line(work, now))]
                 if self.text != text:
                     text = self.text
-                    lines.append(text)
+                    lines += [text] if text else []
                 if now - self.moved[0] >= self.still_s:
                     lines.append(self._still(now))
                     self.still_s += min(self.still_s, STILL_MOST_S)

@@ -22,6 +22,7 @@ from pipeline.web.service import Found, Missing, Service
 SMALL = 240  # pixels, long edge: thumbnails in the form and in formulas
 SAMPLE, WALL, TRIES, TAGS = 120, 12, 6, 14  # titles looked at, photos, searches and tags of the first page
 GRANULARITY = "date_granularity"
+LEAST = 0.01  # probability of a label that is shown
 KS = (12, 24, 48, 100)  # how many photos the form offers to show
 FILTERS = ("after", "before", "license", "tag", "where", "collapse", "of")
 MARKED = ("plus", "minus", "after", "before", "tag", "where")  # fields that show an error of theirs
@@ -315,7 +316,18 @@ def photo(told: Mapping[str, Any]) -> dict[str, Any]:
         "credit": told["credit"],
         "facts": [(name, value) for name, value in facts.items() if value],
         "tags": [(tag, address(tagged(tag))) for tag in tags],
+        "labels": [
+            (label["label"], f"{label['probability']:.0%}", address(labelled(label["label"])))
+            for label in told["labels"] or ()
+            if label["probability"] >= LEAST
+        ],
+        "labels_model": told["labels_model"],
     }
+
+
+def labelled(label: str) -> Params:
+    """The photos of which this is the likeliest label."""
+    return Params(q=label, where="labels[1].label = '{}'".format(label.replace("'", "''")))
 
 
 def _day(moment: Any) -> str | None:
