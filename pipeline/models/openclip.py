@@ -113,7 +113,11 @@ class Model:
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """n ≥ 1 texts → unit vectors float32[n, dim]. What does not fit the model's context is cut off."""
         ids = self.tokenizer(texts)
-        encode = self._encode_text if self.is_coca and _has_class_token(self.net.text) else self.net.encode_text
+        encode = self.net.encode_text
+        if self.is_coca and _has_class_token(self.net.text):
+            encode = self._encode_text
+        elif _ends_with_its_words(self.net):
+            encode = self._encode_words
         return np.concatenate(self.run(lambda rows: _unit(encode(ids[rows].to(self.device))), len(texts)))
 
     def _encode_text(self, ids: torch.Tensor) -> torch.Tensor:
@@ -125,6 +129,15 @@ class Model:
         x[:, -1] += (text.positional_embedding[-1] - text.positional_embedding[x.shape[1] - 1]).to(x.dtype)
         pooled = text.ln_final(text.transformer(x, attn_mask=mask)[:, -1])
         return pooled @ text.text_projection
+
+    def _encode_words(self, ids: torch.Tensor) -> torch.Tensor:
+        """What open_clip's CLIP gives, without computing what stands behind the end of the longest text: nothing before
+        it sees that."""
+        net, ends = self.net, ids.argmax(dim=-1)
+        used = int(ends.max()) + 1
+        x = net.token_embedding(ids[:, :used]) + net.positional_embedding[:used]
+        x = net.ln_final(net.transformer(x, attn_mask=net.attn_mask[:used, :used]))
+        return x[torch.arange(len(ids), device=x.device), ends] @ net.text_projection
 
     def find_batch(self, least: int = 32, most: int = 1024) -> None:
         """Sets `batch` by trial: doubled while memory lasts and that encodes 5 % more pictures a second."""
@@ -180,6 +193,12 @@ def _cpu_batch(visual: Any) -> int:
 
 def _has_class_token(text: Any) -> bool:
     return isinstance(text, TextTransformer) and text.cls_emb is not None and text.attn_mask is not None
+
+
+def _ends_with_its_words(net: Any) -> bool:
+    """Whether it is a CLIP that takes its vector from the end token, which has the highest number, of a causal text."""
+    plain = isinstance(net, open_clip.CLIP) and net.text_pool_type == "argmax" and net.attn_mask is not None
+    return plain and isinstance(net.text_projection, torch.nn.Parameter)
 
 
 def _unit(vectors: torch.Tensor) -> np.ndarray:

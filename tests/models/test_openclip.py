@@ -54,6 +54,24 @@ def test_vectors_are_openclips_own(model: Model, reference: tuple[Any, Any, Any]
     np.testing.assert_allclose(model.embed_texts(TEXTS), unit(net.encode_text(tokenizer(TEXTS))), atol=1e-5)
 
 
+def test_a_plain_clip_computes_no_more_than_its_words(tmp_path: Path) -> None:
+    vision = {"image_size": 16, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49_408, "width": 32, "heads": 2, "layers": 2}
+    path = tmp_path / "tiny-clip.json"
+    path.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(path)
+    model = openclip.load("tiny-clip", "random", precision="fp32")
+    texts = [*TEXTS, "", "word " * 100]
+    for some in (texts, texts[:2], texts[2:3]):
+        ours = model.embed_texts(some)
+        np.testing.assert_allclose(ours, unit(model.net.encode_text(model.tokenizer(some))), atol=1e-6)
+    assert openclip._ends_with_its_words(model.net)
+    seen = []
+    model.net.transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    model.embed_texts(TEXTS)
+    assert seen == [8]  # of 77
+
+
 def test_identity_says_what_vectors_depend_on(model: Model, folder: Path, tmp_path: Path) -> None:
     identity = model.identity()
     assert json.loads(json.dumps(identity)) == identity
