@@ -3,6 +3,8 @@
 import ctypes
 import platform
 
+from pipeline.models.importing import leave_compiler_out
+
 
 def _keep_memory() -> None:
     """Let glibc keep what torch frees on CPU, for its next tensor.
@@ -19,3 +21,4 @@ def _keep_memory() -> None:
 
 
 _keep_memory()
+leave_compiler_out()
