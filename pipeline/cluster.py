@@ -163,9 +163,19 @@ def run(
     actor: Any = ray.remote(DeskActor).options(**options).remote(*arguments)
     lanes = [Lane(stage, partial(open_slot, stage, RemoteDesk(actor, desk.run))) for stage in stages]
 
+    asked: list[Any] = []
+    since = time.monotonic()
+
     def listen() -> None:
-        for beat in ray.get(actor.heard.remote()):
-            desk.hear(beat)
+        """Take in the answer that has come, and ask anew every second; nobody waits for a desk that is busy."""
+        nonlocal since
+        for ref in ray.wait(asked, timeout=0)[0] if asked else ():
+            for beat in answer(ref):
+                desk.hear(beat)
+            asked.clear()
+        if not asked and time.monotonic() - since >= EVERY_S:
+            since = time.monotonic()
+            asked.append(actor.heard.remote())
 
     try:
         work_off(lanes, archive, actor if listing else None, report, listen, fetchers, gpus)
@@ -185,18 +195,15 @@ def work_off(
 ) -> None:
     """Do what is pending in the lanes, and what the desk lists, if there is a `lister`, until nothing is left.
 
-    `listen` is called every second or two: it brings here what workers say of their parts.
+    `listen` is called at every turn: it brings here what workers say of their parts.
     """
     under_way: dict[Any, tuple[Lane, Slot, int]] = {}
     listed: Any = lister.list_all.options(num_returns="streaming").remote() if lister else None
     for lane in lanes:
         lane.add(lane.stage.pending(archive))
     watch = Watch()
-    listened = time.monotonic()
     while True:
-        if time.monotonic() - listened >= EVERY_S:
-            listened = time.monotonic()
-            listen()
+        listen()
         nodes = watch.nodes()
         for lane in lanes:
             lane.adjust(places(lane.stage, nodes, fetchers, gpus))

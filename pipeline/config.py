@@ -6,6 +6,7 @@ from these classes.
 
 import difflib
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -28,6 +29,9 @@ from pipeline.stages.fetch import ImageSettings
 from pipeline.stages.index import IndexSettings
 
 AnySource = Annotated[FlickrSource | FolderSource | ParquetSource, pydantic.Discriminator("kind")]
+
+
+TABLE = re.compile(r"\w[\w.-]*")
 
 
 def _share(value: Any) -> Any:
@@ -169,8 +173,20 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"cannot read the queries {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def archive_of(path: str) -> str:
+    """Where the archive of a configuration lies. Raises UserError."""
+    return _read(path, ()).archive
+
+
 def load(path: str, overrides: Sequence[str] = ()) -> Settings:
-    """Read a configuration; `overrides` are `key.sub=value`, values in YAML. Raises UserError."""
+    """Read a configuration, and the files of classes that it names; `overrides` are `key.sub=value`, values in YAML.
+
+    Raises UserError.
+    """
+    return _with_classes(_read(path, overrides), path)
+
+
+def _read(path: str, overrides: Sequence[str]) -> Settings:
     given = read_yaml(path, "configuration")
     if not isinstance(given, dict):
         raise UserError(f"{path} holds no settings; see conf/ for examples")
@@ -185,26 +201,40 @@ def parse(given: Mapping[str, Any], where: str = "the configuration") -> Setting
         settings = pydantic.TypeAdapter(Settings).validate_python(given)
     except pydantic.ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(_told(e, Settings) for e in error.errors())) from error
-    return _consistent(_with_classes(settings), where)
+    return _consistent(settings, where)
 
 
-def _with_classes(settings: Settings) -> Settings:
+def _with_classes(settings: Settings, where: str) -> Settings:
     """Settings with the names of classes that files hold: those who work elsewhere need no such file."""
-    labels = {
-        name: replace(asked, classes=tuple(read_lines(asked.classes))) if isinstance(asked.classes, str) else asked
-        for name, asked in settings.labels.items()
-    }
+    labels = dict(settings.labels)
+    for name, asked in labels.items():
+        if isinstance(asked.classes, str):
+            try:
+                labels[name] = replace(asked, classes=tuple(read_lines(asked.classes)))
+            except UserError as error:
+                raise UserError(f"{where}: labels.{name}.classes: {error}") from error
     return replace(settings, labels=labels)
 
 
 def _consistent(settings: Settings, where: str) -> Settings:
-    """Raises UserError where one setting names what another lacks."""
-    names, of = list(settings.embeddings), settings.index.of
-    if of is None and len(names) > 1:
-        raise UserError(f"{where}: index.of: choose one of the embeddings: {', '.join(names)}")
-    if of is not None and of not in names:
-        raise UserError(f"{where}: index.of: {of!r} is none of the embeddings: {', '.join(names)}")
-    return settings
+    """Settings whose index is of the tables that they name; the archive may hold those of others as well.
+
+    Raises UserError where they do not say which, and for a name that would lead out of the archive.
+    """
+    for table in settings.derived():
+        kind, _, name = table.partition("/")
+        if not TABLE.fullmatch(name):
+            raise UserError(f"{where}: {kind}.{name}: a table is named with letters, digits, _, - and . alone")
+    chosen: dict[str, Any] = {}
+    for kind, setting in (("embeddings", "of"), ("captions", "captions"), ("labels", "labels")):
+        names, given = list(getattr(settings, kind)), getattr(settings.index, setting)
+        if given is None and len(names) > 1:
+            raise UserError(f"{where}: index.{setting}: choose one of the {kind}: {', '.join(names)}")
+        if given is not None and given not in names and kind == "embeddings":
+            raise UserError(f"{where}: index.of: {given!r} is none of the embeddings: {', '.join(names)}")
+        if given is None and names:
+            chosen[setting] = names[0]
+    return replace(settings, index=replace(settings.index, **chosen))
 
 
 def _set(given: dict[str, Any], override: str) -> None:

@@ -23,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 def archive_url(name: str) -> str:
     """The URL of what the user named: a configuration's archive, or the URL itself."""
-    return config.load(name).archive if name.endswith((".yaml", ".yml")) else name
+    return config.archive_of(name) if name.endswith((".yaml", ".yml")) else name
 
 
 def in_a_folder(path: str | None) -> str | None:

@@ -4,6 +4,7 @@ Parts report when they are done, and `Beat`s tell once a second how far those un
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -26,7 +27,7 @@ PLAIN_S, PLAIN_MOST_S = 5.0, 60.0  # between plain lines at first, and once a ru
 STILL_S, STILL_MOST_S = 30.0, 300.0  # that nothing moves before that is said; then twice as long, and so on
 LIVE_STILL_S = 10.0  # the same in the live view, where it costs no line
 WINDOW_S = 60.0  # that a rate looks back
-SHARE_S = 5.0  # that CPU and device use look back, at least
+SHARE_S = 15.0  # that CPU and device use look back; who is not heard for so long is at work no more
 BAR = 28  # columns
 FOLLOWING = ("fetch", "annotate")  # stages that whatever is listed goes through
 
@@ -107,6 +108,22 @@ class Work:
         return f"{count:,}{of} photos", pace, left
 
 
+@dataclass
+class Spent:
+    """What a machine, or a worker's device, has spent of late."""
+
+    beats: deque[Beat] = field(default_factory=deque)
+    heard: float = 0.0  # when the last one was, by our own clock
+
+    def hear(self, beat: Beat, now: float) -> None:
+        if self.beats and beat.at <= self.beats[-1].at:
+            return
+        self.heard = now
+        self.beats.append(beat)
+        while len(self.beats) > 2 and beat.at - self.beats[0].at > SHARE_S:
+            self.beats.popleft()
+
+
 class Progress:
     """Counts what was done, by stage; `report` is given to a runner. A context manager, for the view."""
 
@@ -122,7 +139,7 @@ class Progress:
         self.work: dict[str, Work] = {}
         self.text = ""  # how far something is that is not counted by parts
         self.look: Callable[[], Iterable[Beat]] = list
-        self.machines: dict[tuple[str, int | None], tuple[Beat, Beat]] = {}
+        self.machines: dict[tuple[str, int | None], Spent] = {}
         self.moved = (self.start, 0)  # when something last moved, and how much had been done by then
         self.still_s = STILL_S
         self.lock = threading.RLock()
@@ -180,6 +197,7 @@ class Progress:
             with self.lock:
                 self.failures.append(said)
                 if stage in self.work:
+                    self.work[stage].parts.add(said.part)  # its last beat is still to be heard
                     self.work[stage].moving.pop(said.part, None)
             # Whatever it was is nobody's mistake but ours: the traceback belongs where it is seen.
             self.console.print(
@@ -224,10 +242,8 @@ class Progress:
             work.moving[beat.part] = beat.rows
             for key in ((beat.machine, None), (beat.machine, beat.worker)):
                 if key[1] is None or beat.busy_s is not None:
-                    first, last = self.machines.get(key, (beat, beat))
-                    if beat.at - last.at > SHARE_S or last is first:
-                        first = last
-                    self.machines[key] = (first, max(last, beat, key=lambda each: each.at))
+                    self.machines.setdefault(key, Spent()).hear(beat, now)
+        self.machines = {key: spent for key, spent in self.machines.items() if now - spent.heard < SHARE_S}
         for work in self.work.values():
             work.sample(now)
         done = sum(work.count() for work in self.work.values()) + sum(self.rows.values())
@@ -261,7 +277,8 @@ class Progress:
     def use(self) -> str:
         """ "CPU 93%, device 97% busy", of all machines that are at work; empty where it is not known."""
         cpus, devices = [], []
-        for (_, worker), (first, last) in self.machines.items():
+        for (_, worker), spent in self.machines.items():
+            first, last = spent.beats[0], spent.beats[-1]
             passed = last.at - first.at
             if passed <= 0:
                 continue
@@ -279,14 +296,14 @@ class Progress:
 
     def _say_lines(self) -> None:
         """A thread: print what has moved, now and then, and that nothing has."""
-        text = ""
+        text, told = "", -math.inf
         while not self.ended.wait(1.0):
             with self.lock:
                 self.take_in()
                 now = time.monotonic()
                 lines = [line for work in self.work.values() if (line := self._line(work, now))]
-                if self.text != text:
-                    text = self.text
+                if self.text != text and now - told >= self._every():
+                    text, told = self.text, now
                     lines += [text] if text else []
                 if now - self.moved[0] >= self.still_s:
                     lines.append(self._still(now))
@@ -294,11 +311,14 @@ class Progress:
             for line in lines:
                 self.console.print(line, highlight=False, markup=False)
 
+    def _every(self) -> float:
+        """Seconds between plain lines of one thing."""
+        return min(max(PLAIN_S, self.seconds() / 20), PLAIN_MOST_S)
+
     def _line(self, work: Work, now: float) -> str | None:
         """A plain line on a stage, if it has moved and its last one is some time ago."""
         when, counted = work.said
-        every = min(max(PLAIN_S, self.seconds() / 20), PLAIN_MOST_S)
-        if work.count() == counted or now - when < every:
+        if work.count() == counted or now - when < self._every():
             return None
         work.said = (now, work.count())
         said = ", ".join(filter(None, (*work.told(), self.trouble(work.name), self.use())))

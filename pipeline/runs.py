@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from pipeline import __version__, storage
 from pipeline.archive import Archive
 from pipeline.photo import UserError
 from pipeline.rollup import Receipt
+
+log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -45,7 +48,10 @@ def recorded(archive: Archive, run: str, steps: Sequence[str], *, refresh: bool,
         record["ended"] = ended
         if ended != "done" or record.get("rows") or record.get("failed_parts") or record.get("index"):
             url = storage.join(archive.url, "reports", "runs", f"{run}.json")
-            storage.spare(url, json.dumps(record, ensure_ascii=False).encode())
+            try:
+                storage.spare(url, json.dumps(record, ensure_ascii=False).encode())
+            except OSError as error:  # what ended the run, or that it is done, is more than its record
+                log.warning("the record of this run could not be kept: %s", error)
 
 
 def add(record: Record, receipts: Iterable[Receipt], failed: Iterable[Any]) -> None:

@@ -53,7 +53,7 @@ def load(archive: Archive, target: str, trouble: Trouble, marks: str, shared: Sh
             return []
         if what == "tell":
             shared.hear(Beat("annotate" if "captions" in target else "fetch", part, 1, "here", 1, time.time(), 2, 0.0))
-            time.sleep(1.2)  # the driver listens once a second
+            time.sleep(2.5)  # the driver listens every second or two
         if what == "linger":
             time.sleep(1)
         return [write(archive, target, part)]

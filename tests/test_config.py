@@ -135,19 +135,48 @@ def test_a_share_may_be_given_in_per_cent(given: Any, share: float) -> None:
     assert config.parse(LEAST | {"run": {"max_failed": given}}).run.max_failed == pytest.approx(share)
 
 
-def test_classes_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_classes_may_stand_in_a_file(tmp_path: Path, conf: str) -> None:
     """Their names are settings then: whoever works elsewhere has no such file."""
     path = tmp_path / "classes.txt"
     path.write_text("# of the demo\nsteam train\n\n  tent \n")
+
+    def load(place: str) -> config.Settings:
+        return config.load(conf, [f"labels.things={{model: 'local-dir:/models/tiny', classes: '{place}'}}"])
+
     for place in (str(path), path.as_uri()):
-        settings = config.parse(LEAST | {"labels": {"things": MODEL | {"classes": place}}})
+        settings = load(place)
         assert settings.labels["things"].classes == ("steam train", "tent")
-        assert settings.derived() == {"labels/things": settings.labels["things"]}
+        assert settings.derived()["labels/things"] == settings.labels["things"]
     for text, told in [("tent\n", "two classes or more"), ("tent\ntent\n", "'tent' comes several times")]:
         path.write_text(text)
-        assert told in refused(config.parse, LEAST | {"labels": {"things": MODEL | {"classes": str(path)}}})
-    missing = LEAST | {"labels": {"things": MODEL | {"classes": str(tmp_path / "none.txt")}}}
-    assert "No such file" in refused(config.parse, missing)
+        assert told in refused(load, str(path))
+    said = refused(load, str(tmp_path / "none.txt"))
+    assert "labels.things.classes: " in said and "No such file" in said
+
+
+def test_whoever_only_wants_the_archive_needs_no_file_of_classes(conf: str) -> None:
+    with Path(conf).open("a") as file:
+        file.write("labels: {things: {model: 'local-dir:m', classes: /nowhere/classes.txt}}\n")
+    assert config.archive_of(conf) == "./a"
+
+
+def test_the_index_is_of_the_tables_that_are_named() -> None:
+    """The archive may hold those of other configurations, and of this one under an earlier name."""
+    labels = {"new": MODEL | {"classes": ["a", "b"]}}
+    given = LEAST | {"embeddings": {"one": MODEL}, "captions": {"two": MODEL}, "labels": labels}
+    index = config.parse(given).index
+    assert (index.of, index.captions, index.labels) == ("one", "two", "new")
+    assert config.parse(LEAST | {"embeddings": {"one": MODEL}}).index.labels is None
+    named = config.parse(given | {"index": {"labels": "old"}}).index
+    assert (named.captions, named.labels) == ("two", "old")
+    for kind, setting in (("captions", "index.captions"), ("labels", "index.labels")):
+        two = {kind: {name: next(iter(given[kind].values())) for name in ("a", "b")}}
+        assert f"{setting}: choose one of the {kind}: a, b" in refused(config.parse, given | two)
+
+
+@pytest.mark.parametrize("name", ["../../out", "a/b", "", ".hidden"])
+def test_no_table_lies_outside_the_archive(name: str) -> None:
+    assert "a table is named with" in refused(config.parse, LEAST | {"embeddings": {name: MODEL}})
 
 
 def test_overrides_are_yaml_values_at_any_depth(conf: str) -> None:

@@ -88,11 +88,32 @@ def test_the_use_of_machines_and_devices_is_the_share_between_two_beats() -> Non
     assert "CPU 50% of 2 machines, 2 devices 70% busy" in shown(watched)
 
 
+def test_that_use_is_of_late_and_of_those_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    watched = quiet()
+    beats: list[Beat] = []
+    watched.expect({"annotate": 1000}, lambda: beats)
+    for second in range(60):  # one CPU of four for half a minute, then none; another machine leaves after ten seconds
+        clock = 1000.0 + second
+        beats = [beat("annotate", 0, second, float(second), cpu_s=float(min(second, 30)))]
+        if second < 10:
+            beats.append(beat("annotate", 1, second, float(second), machine="two", cpu_s=4.0 * second))
+        watched.take_in()
+        if second == 9:
+            assert watched.use() == "CPU 62% of 2 machines"
+        if second == 29:
+            assert watched.use() == "CPU 25%"
+    assert watched.use() == "CPU 0%"
+
+
 def test_a_part_given_up_is_said_at_once_and_counted() -> None:
     watched = quiet()
     watched.expect({"fetch": 10}, lambda: [beat("fetch", 0, 5, 1.0)])
+    assert "5 of 10 photos" in shown(watched)
     watched.report("fetch", Failure("fetch", 0, "ValueError: a bad part"))
-    assert "1 part given up" in shown(watched)
+    assert "0 of 10 photos" in shown(watched) and "1 part given up" in shown(watched), "though its last beat is heard"
+    assert not watched.work["fetch"].moving
     assert "fetch: part 0 failed\nValueError: a bad part" in watched.console.file.getvalue()  # type: ignore[attr-defined]
 
 
