@@ -29,7 +29,8 @@ CAPTION = pa.schema(
 LABELS = pa.schema([schemas.LABELS.field("labels"), ("labels_model", pa.string())])
 SAID = pa.schema([*CAPTION, *LABELS])
 LOGS = ("changes", "forgotten")  # tables that are read whole
-EMPTY = pa.Table.from_pydict({"row_id": pa.array([], pa.int64()), "photo_id": pa.array([], pa.string())})
+# By whatever else makes a table, Arrow looks for pandas, and each command would take a second more to start.
+EMPTY = pa.Table.from_batches([], pa.schema([("row_id", pa.int64()), ("photo_id", pa.string())]))
 
 
 @dataclass(frozen=True)
