@@ -261,6 +261,14 @@ def test_the_command_says_what_ten_lines_of_numpy_say(
         (["archive", "--template", "a {}"], "--template goes with --zero-shot"),
         (["--zero-shot", ".", "--model", DEMO, "--template", "a boat"], "must hold {} for the class"),
         ([], "evaluate what?"),
+        (["--zero-shot", ""], "names nothing"),
+        (["--zero-shot", ".", "--where", ""], "--where goes without --zero-shot"),
+        (["archive", "--zero-shot", ".", "--pretrained", "x"], "--pretrained x goes with --model"),
+        (["archive", "--zero-shot", ".", "--model", DEMO], "ARCHIVE and --model each name a model"),
+        (["--zero-shot", ".", "--model", DEMO, "--of", "a"], "--of and --model each name a model"),
+        (["archive", "--zero-shot", ".", "--of", "a", "--of", "b"], "give --of once"),
+        (["--zero-shot", "nowhere", "--model", "no-such-model"], "there is no folder nowhere"),
+        (["--zero-shot", ".", "--model", "no-such-model", "--template", "x"], "must hold {} for the class"),
     ],
 )
 def test_mistakes_are_one_line(
