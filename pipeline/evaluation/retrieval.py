@@ -134,8 +134,9 @@ def drawn(build: Build, limit: int | None, where: str | None = None) -> list[dic
         sql += " AND row_id IN (SELECT row_id FROM kept)"
     if limit is not None:
         sql += f" {BY_CHANCE} {limit}"
+    hidden = sorted(build.news().hidden)
     with reading(build.folders[-1]):
-        rows = cursor.execute(sql, [sorted(build.news().hidden)]).fetchall()
+        rows = cursor.execute(sql, [hidden]).fetchall()
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
