@@ -120,6 +120,12 @@ def heatmap(
             axes.text(column, row, form.format(value), ha="center", va="center", fontsize=8, color=color)
 
 
+def every_tenth(axes: Axes, rows: int, columns: int) -> None:
+    """Numbers, from 1, in the place of the names of a heatmap's rows and columns, where these would be too many."""
+    for axis, number in ((axes.yaxis, rows), (axes.xaxis, columns)):
+        axis.set_ticks(range(9, number, 10), [str(tenth) for tenth in range(10, number + 1, 10)], rotation=0)
+
+
 def thumbnails(axes: Axes, pictures: Sequence[np.ndarray]) -> None:
     """Pictures, uint8[height, width, 3], below the columns of a heatmap, in the place of their names."""
     axes.set_xticks([])

@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,12 +56,15 @@ def evaluate_command(
     png: Annotated[str | None, file_option("With --zero-shot: draw what was taken for what.")] = None,
 ) -> None:
     """Recall of an index's model: do texts find their pictures, and pictures their texts? Or its zero-shot accuracy."""
-    about_recall = {"--texts": texts != "auto", "--where": where}
+    about_recall = {"--texts": texts != "auto", "--where": where is not None}
     about_labels = {"--model": model, "--pretrained": pretrained, "--classes": classes, "--template": template}
-    wrong = [name for name, given in (about_recall if zero_shot else about_labels | {"--png": png}).items() if given]
+    asked_for = zero_shot is not None
+    wrong = [name for name, given in (about_recall if asked_for else about_labels | {"--png": png}).items() if given]
     if wrong:
-        raise UserError(f"{wrong[0]} goes {'without' if zero_shot else 'with'} --zero-shot")
-    if zero_shot:
+        raise UserError(f"{wrong[0]} goes {'without' if asked_for else 'with'} --zero-shot")
+    if zero_shot is not None:
+        if not zero_shot.strip():
+            raise UserError("--zero-shot names nothing: give a folder with one for each class, or cifar10:PATH")
         said = _zero_shot(zero_shot, _model(archive, of, model, pretrained), classes, template, limit)
         _tell_zero_shot(said, as_json, html, png)
         return
@@ -98,7 +102,10 @@ def compare_command(
         list[str],
         typer.Option(help="A text for each picture, in order; what people wrote, unless given."),
     ] = [],  # noqa: B006
-    n: Annotated[int, typer.Option("-n", min=1, help="How many photos, where none is named.")] = 6,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", min=1, max=compare.MOST, help=f"How many photos, where none is named; {compare.SHOWN}."),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=2, help="Photos that recall is measured on; all, or 1,000 that must be embedded."),
@@ -113,13 +120,17 @@ def compare_command(
         raise UserError(f"--photos {photos[0]}: name the archive that it is in")
     if build is None and not picture:
         raise UserError("compare the models on what? Name an archive, or give --picture and --text")
+    if build is None and limit is not None:
+        raise UserError("--limit goes with an archive: recall is measured there")
+    if n is not None and (photos or picture):
+        raise UserError("-n goes without --photos and --picture: it says how many photos, where none is named")
     sides = [compare.side(name, build, model_of, SHOWN) for name in models]
     shown: list[compare.Picture] = []
     if build is not None:
-        chosen = photos or ([] if picture else compare.sample(build, n))
-        shown += compare.from_archive(build, chosen)
-    shown += compare.from_files(picture)
-    said = compare.compare(shown, compare.texts_of(shown, text), sides, _recall(build, sides, limit))
+        chosen = photos or ([] if picture else compare.sample(build, n or compare.SHOWN))
+        shown += compare.from_archive(build, chosen, sides)
+    shown += compare.from_files(picture, sides)
+    said = compare.compare(shown, compare.texts_of(shown, text), sides, _recall(build, sides, limit), SHOWN)
     if png or html:
         from pipeline import charts
         from pipeline.evaluation import sheet
@@ -149,24 +160,35 @@ def _recall(build: builds.Build | None, sides: list[retrieval.Side], limit: int 
         return None
 
 
-def _model(archive: str | None, of: list[str], model: str | None, pretrained: str | None) -> "Model":
-    """The model named, else that of an archive's index."""
-    from pipeline.models import openclip
-
+def _model(archive: str | None, of: list[str], model: str | None, pretrained: str | None) -> Callable[[], "Model"]:
+    """What loads the model named, else that of an archive's index. Raises UserError."""
     if model is not None:
-        return openclip.load(model, pretrained)
+        wrong = {"ARCHIVE": archive, "--of": of}
+        if given := [name for name, value in wrong.items() if value]:
+            raise UserError(f"{given[0]} and --model each name a model: give one of them")
+
+        def named() -> "Model":
+            from pipeline.models import openclip
+
+            return openclip.load(model, pretrained)
+
+        return named
+    if pretrained is not None:
+        raise UserError(f"--pretrained {pretrained} goes with --model: it names that model's weights")
     if archive is None:
         raise UserError("--zero-shot of which model? Name one with --model and --pretrained, or an archive")
-    return model_of(builds.open_build(archive_url(archive), *of[:1]))
+    if len(of) > 1:
+        raise UserError("--zero-shot asks one model: give --of once")
+    return functools.partial(model_of, builds.open_build(archive_url(archive), *of))
 
 
 def _zero_shot(
-    data: str, model: "Model", classes: str | None, templates: list[str], limit: int | None
+    data: str, load: Callable[[], "Model"], classes: str | None, templates: list[str], limit: int | None
 ) -> dict[str, Any]:
     from pipeline.evaluation import labelled, zero_shot
 
     found = labelled.read(data, config.read_lines(classes) if classes else (), limit)
-    return zero_shot.evaluate(data, found, model, templates or TEMPLATES, SHOWN)
+    return zero_shot.evaluate(data, found, load, templates or TEMPLATES, SHOWN)
 
 
 def _tell_zero_shot(said: dict[str, Any], as_json: bool, html: str | None, png: str | None) -> None:

@@ -92,6 +92,9 @@ def all_of(archive: Archive, last: int | None = None) -> list[Record]:
 
 def _read(url: str) -> Record:
     try:
-        return json.loads(storage.read(url))
-    except ValueError as error:
+        record = json.loads(storage.read(url))
+        if not isinstance(record, dict):
+            raise ValueError("not a record")
+    except (ValueError, RecursionError) as error:
         raise UserError(f"the record of a run in {url} is damaged; delete it") from error
+    return record

@@ -218,9 +218,10 @@ def test_what_a_run_cost(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     archive = Archive.create(str(tmp_path))
-    storage.replace(f"{archive.url}/reports/runs/a.json", b"{")
-    with pytest.raises(UserError, match=r"runs/a\.json is damaged; delete it"):
-        spent.last(archive)
+    for data in (b"{", b"[1]", b"null"):
+        storage.replace(f"{archive.url}/reports/runs/a.json", data)
+        with pytest.raises(UserError, match=r"runs/a\.json is damaged; delete it"):
+            spent.last(archive)
 
 
 def test_without_records_the_receipts_tell(archive: Archive, said: dict[str, Any]) -> None:
@@ -230,6 +231,24 @@ def test_without_records_the_receipts_tell(archive: Archive, said: dict[str, Any
     }
     assert said["so_far"]["device_busy"] == 0.8
     assert said["so_far"]["rows"] == {"list": 60, "fetch": 60, "annotate": 60}
+    assert said["so_far"]["photos_per_device_s"] == 3.0  # 60 in twice 2 + 3 + 5 seconds
+
+
+def test_a_pass_that_came_later_is_counted_with_its_photos(
+    archive: Archive, said: dict[str, Any], tmp_path: Path
+) -> None:
+    archive = copied(archive, tmp_path)
+    table = archive.table("labels/tiny")
+    table.claim({"model": "test-labeller"})
+    for part in range(2):
+        keys = archive.table("images").read(part, ["row_id", "photo_id"]).to_pylist()
+        rows = [key | {"problem": "no_picture"} for key in keys]
+        spent_s = {"decoding": 9.0, "waiting": 1.0, "embedding": 4.0}
+        receipt = small.made_of(archive, "images", part) | {"seconds": spent_s}
+        assert table.write(part, [pa.Table.from_pylist(rows, schemas.LABELS)], receipt, schemas.LABELS)
+    far = spent.so_far(archive)
+    assert far["rows"]["annotate"] == 60
+    assert far["photos_per_device_s"] == 4.0  # twice 60 in twice 10 + 5 seconds
 
 
 # --- the index --------------------------------------------------------------------------------------------------------
@@ -400,6 +419,20 @@ def test_an_index_that_cannot_be_read_is_named(archive: Archive, tmp_path: Path)
     assert "is damaged; delete that folder" in page.text
     with pytest.raises(UserError, match="is damaged"):
         report.chosen(archive, "tiny")
+
+
+def test_an_index_of_another_release_beside_a_good_one_is_named(archive: Archive, tmp_path: Path) -> None:
+    archive = copied(archive, tmp_path)
+    card = builds.current(archive, "tiny")
+    assert card
+    shutil.copytree(tmp_path / "archive" / "index" / "tiny", tmp_path / "archive" / "index" / "zold")
+    old = tmp_path / "archive" / "index" / "zold" / card["build"] / "card.json"
+    old.write_text(json.dumps(card | {"format": 2, "of": "zold"}))
+    said, page = page_of(archive)
+    assert said["indexes"]["tiny"] and said["indexes"]["zold"] is None
+    assert said["missing"][0].startswith("the index of zold was built by another release")
+    assert len(said["missing"]) == len(set(said["missing"]))
+    assert "Not read: zold, see above" in page.text and "zold was built by another release" in page.text
 
 
 def test_duplicates_that_were_found_are_counted(archive: Archive, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from pipeline.models.settings import named
 from pipeline.upkeep.inspection import count
 
 LISTED = 30  # classes in a terminal
-DRAWN = 60  # classes of the picture: of more, those most often taken for another or others for them
+# Classes of the picture: of more, those most often taken for another or others for them, then those of most pictures.
+DRAWN = 60
 HEADS = ("class", "pictures", "right", "precision %", "recall %", "most often taken for")
 
 
@@ -91,7 +92,7 @@ def legend(said: Mapping[str, Any]) -> str:
     """What the picture shows."""
     told = "Shares of the pictures of a class (row) that were taken for each class (column), in per cent"
     if said["classes"] > DRAWN:
-        told += f"; of the {said['classes']} classes, the {DRAWN} most often confused"
+        told += f"; of the {said['classes']} classes, the {DRAWN} most often confused or with most pictures"
     return told + "."
 
 
@@ -121,8 +122,8 @@ def matrix(said: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
     often: Counter[str] = Counter()
     for cell in said["confusion"]:
         often.update({cell["class"]: cell["pictures"], cell["taken_for"]: cell["pictures"]})
-    kept = {name for name, _ in often.most_common(DRAWN)} if len(rows) > DRAWN else {row["class"] for row in rows}
-    shown = [row for row in rows if row["class"] in kept]
+    kept = sorted(rows, key=lambda row: (-often[row["class"]], -row["pictures"]))[:DRAWN]
+    shown = [row for row in rows if row in kept]
     places = {row["class"]: place for place, row in enumerate(shown)}
     counts = np.diag([float(row["right"]) for row in shown])
     for cell in said["confusion"]:

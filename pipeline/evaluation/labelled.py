@@ -1,7 +1,9 @@
 """Pictures of which is known what they show: folders named by class, and CIFAR-10 and -100 as torchvision has them."""
 
-import codecs
+import io
 import pickle
+import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +15,11 @@ from pipeline.photo import UserError
 
 SEED = 0  # of the choice that a limit makes
 
-# What a pickle that is damaged, or none, raises.
-BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, pickle.UnpicklingError)
+# What reading a pickle that is damaged, or none, raises, and what asking it for what it should hold.
+BROKEN = (
+    *(EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, NameError),
+    *(RecursionError, MemoryError, struct.error, pickle.UnpicklingError),
+)
 # By kind: the folder of the archive that its makers publish for Python, the file of test pictures, that of names; where
 # in these the classes stand.
 CIFAR = {
@@ -63,6 +68,9 @@ def _named(found: Labelled, names: Sequence[str], data: str) -> Labelled:
         return replace(found, names=tuple(name.replace("_", " ") for name in found.names))
     keys = [name.partition("\t")[0].strip() for name in names]
     places = {key: place for place, key in enumerate(keys)}
+    doubled = [key for key, times in Counter(keys).items() if times > 1]
+    if doubled:
+        raise UserError(f"--classes names {doubled[0]!r} more than once: each class has one line")
     lacking = [name for name in found.names if name not in places]
     if lacking:
         raise UserError(
@@ -105,23 +113,56 @@ def _cifar(kind: str, path: Path) -> Labelled:
     held, names = _unpickled(inside / test), _unpickled(inside / meta)
     try:
         truth, found = np.array(held[labels], np.int64), tuple(map(str, names[label_names]))
-        planes = np.asarray(held["data"], np.uint8).reshape(len(truth), 3, 32, 32)
+        planes = held["data"].pixels.reshape(len(truth), 3, 32, 32)
+        if truth.ndim != 1:
+            raise ValueError("labels in a table")
         if len(truth) and not 0 <= truth.min() <= truth.max() < len(found):
             raise ValueError("classes without a name")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{inside / test} is not {kind.upper()}'s ({error}); unpack its archive anew") from error
+    except BROKEN as error:
+        raise UserError(
+            f"{inside / test} is not {kind.upper()}'s ({_brief(error)}); unpack its archive anew"
+        ) from error
     return Labelled(found, truth, list(planes.transpose(0, 2, 3, 1)))
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads numbers, texts and arrays: a pickle can name any other function, and have it called."""
+class _Kind:
+    """What stands for the kind of an array's elements."""
+
+    def __init__(self, code: Any = None, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        """Bytes have no order."""
+
+
+class _Bytes:
+    """What stands for an array of bytes: numpy's own takes damaged ones in more ways than can be told."""
+
+    pixels: np.ndarray
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_column, held = state
+        if kind.code != "u1" or not isinstance(shape, tuple):
+            raise pickle.UnpicklingError("its array is not one of bytes")
+        data = held.encode("latin1") if isinstance(held, str) else bytes(memoryview(held))
+        self.pixels = np.frombuffer(data, np.uint8).reshape(shape, order="F" if by_column else "C")
+
+
+class _Unpickler(pickle._Unpickler):
+    """Reads numbers, texts and arrays of bytes: a pickle can name any other function, and have it called.
+
+    It is the one in Python, for the one in C takes the memory that a damaged file asks for.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[str, Any] = {
-            "_reconstruct": np.empty(0).__reduce__()[0],
-            "ndarray": np.ndarray,
-            "dtype": np.dtype,
-            "encode": codecs.encode,
+            "_reconstruct": _Bytes,
+            "ndarray": None,
+            "dtype": _Kind,
+            "encode": lambda text, _: text.encode("latin1"),
         }
         if name not in known or module.partition(".")[0] not in ("numpy", "_codecs"):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -131,10 +172,14 @@ class _Unpickler(pickle.Unpickler):
 def _unpickled(path: Path) -> Mapping[str, Any]:
     """A dictionary that Python 2 wrote. Raises UserError."""
     try:
-        with path.open("rb") as file:
-            held = _Unpickler(file, encoding="latin1").load()
-    except BROKEN as error:
-        raise UserError(f"{path} cannot be read as CIFAR's ({error}); unpack its archive anew") from error
+        held = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except (OSError, *BROKEN) as error:
+        raise UserError(f"{path} cannot be read as CIFAR's ({_brief(error)}); unpack its archive anew") from error
     if not isinstance(held, dict):
         raise UserError(f"{path} is not CIFAR's: it holds no dictionary")
     return held
+
+
+def _brief(error: BaseException) -> str:
+    """What was raised, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

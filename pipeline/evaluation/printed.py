@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.evaluation.recall import DEPTHS
+from pipeline.evaluation.retrieval import counted
 from pipeline.upkeep.inspection import count
 
+WIDEST = 20  # pictures of a matrix in a terminal
 WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
@@ -51,7 +53,10 @@ def notes(said: Mapping[str, Any]) -> str:
     if texts["shared"]:
         lines.append(f"{count(texts['shared'], 'text')} of several photos: each of these is a right answer")
     if said["without_vectors"]:
-        lines.append(f"{count(said['without_vectors'], 'photo')} left out: no vector of every model")
+        whose = [f"{model['of']}: {counted(why)}" for model in said["models"] if (why := model["without_vectors"])]
+        lines.append(
+            f"{count(said['without_vectors'], 'photo')} left out: no vector of every model ({'; '.join(whose)})"
+        )
     for why, number in texts["left_out"].items():
         lines.append(f"{count(number, 'title')} left out: {why}")
     return "\n".join(lines)
@@ -67,6 +72,9 @@ def compared(said: Mapping[str, Any]) -> RenderableType:
 
 def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> RenderableType:
     """One model's cosines, a text a row, its own picture's in bold."""
+    head, told = Text(named_as(model), style="bold"), Text(told_of(model), style="dim")
+    if len(model["cosines"][0]) > WIDEST:
+        return Group(head, told, Text("the cosines are in --json and --html", style="dim"), Text(""))
     table = Table(box=None, pad_edge=False)
     table.add_column(no_wrap=True, max_width=32, overflow="ellipsis")
     for number in range(1, len(model["cosines"][0]) + 1):
@@ -75,7 +83,7 @@ def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> RenderableType:
         own = row if model["diagonal"] else None
         cells = [Text(f"{value:z.2f}", style="bold" if column == own else "") for column, value in enumerate(cosines)]
         table.add_row(Text(text), *cells)
-    return Group(Text(named_as(model), style="bold"), table, Text(told_of(model), style="dim"), Text(""))
+    return Group(head, table, told, Text(""))
 
 
 def named_as(model: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ def ranks(questions: np.ndarray, candidates: np.ndarray, right: np.ndarray, show
     """The rank of each question's best right candidate among all, int64[n], counted from 1.
 
     Right ones are not in each other's way. Ties count against us: a wrong candidate with the same cosine comes first.
+    So does what is no number: a question that has such a cosine with a right one comes after all candidates.
 
     Args:
         questions, candidates: unit vectors float32[n, dim] and float32[m, dim]
@@ -53,7 +54,8 @@ def ranks(questions: np.ndarray, candidates: np.ndarray, right: np.ndarray, show
         own = cosines[pairs[:, 0] - first, pairs[:, 1]]
         least = np.maximum.reduceat(own, edges) - np.float32(TIE)
         theirs = np.add.reduceat((own >= least[pairs[:, 0] - first]).astype(np.int64), edges)
-        found[first:last] = 1 + np.count_nonzero(cosines >= least[:, None], axis=1) - theirs
+        worse = np.count_nonzero(cosines < least[:, None], axis=1)  # of which no NaN is one
+        found[first:last] = 1 + len(candidates) - worse - theirs
     return found
 
 
@@ -79,11 +81,11 @@ def interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float, float
     _, place = np.unique(groups, return_inverse=True)
     sizes, hits = np.bincount(place), np.bincount(place, weights=right)
     n, share = float(len(right)), float(right.mean())
-    if 0 < share < 1:
+    if 0 < share < 1 and len(sizes) > 1:
         between = float(np.square(hits - share * sizes).sum())
         n = min(n, n * n * share * (1 - share) / between) if between else n
     else:
-        n = float(len(sizes))  # nothing differs: as if all the questions about a picture were one
+        n = float(len(sizes))  # no picture differs from another: as if all the questions about one were one
     middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     reach = Z * np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
     return share, max(0.0, float(middle - reach)), min(1.0, float(middle + reach))

@@ -1,14 +1,14 @@
 """Retrieval recall of the indexes of an archive: what its models find of each other's texts and pictures."""
 
 import functools
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline.builds import Build
+from pipeline.builds import Build, reading
 from pipeline.evaluation.recall import INTERVAL, Shown, both_ways
 from pipeline.evaluation.texts import Kind, Texts, gather
 from pipeline.models.settings import named
@@ -19,6 +19,13 @@ BATCH = 256  # texts embedded at a time
 COLUMNS = ("row_id", "photo_id", "title", "human_captions")
 
 
+# As good as chance, and the same photos whenever it is asked.
+BY_CHANCE = "ORDER BY sha256(photo_id) LIMIT"
+
+# Of photos, by row ids int64[n]: unit vectors float32[n, dim], whether there is one, bool[n], and why not, counted.
+Vectors = tuple[np.ndarray, np.ndarray, Mapping[str, int]]
+
+
 class NoTexts(UserError):
     """Nobody wrote anything of the photos."""
 
@@ -27,12 +34,11 @@ class NoTexts(UserError):
 class Side:
     """A model that is measured.
 
-    `vectors` gives, for row ids of photos, int64[n], their unit vectors float32[n, dim] and whether there is one,
-    bool[n]; `load` gives the model itself, for texts.
+    `vectors` gives those of photos, `load` the model itself, for texts.
     """
 
     name: str
-    vectors: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    vectors: Callable[[np.ndarray], Vectors]
     load: Callable[[], Embedder]
     embeds: bool = False  # whether it has yet to embed the photos it is asked for
 
@@ -59,16 +65,19 @@ def evaluate(
     photos = choose(build, where, limit)
     row_ids = np.array([photo["row_id"] for photo in photos], np.int64)
     held = [side.vectors(row_ids) for side in sides]
-    has = np.logical_and.reduce([there for _, there in held])
+    has = np.logical_and.reduce([there for _, there, _ in held])
+    if not has.any():
+        lacking = "; ".join(f"{side.name}: {counted(why)}" for side, (*_, why) in zip(sides, held, strict=True) if why)
+        raise UserError(f"none of {len(photos)} photos has a vector of every model ({lacking})")
     texts = gather([photo for photo, there in zip(photos, has.tolist(), strict=True) if there], kind)
     if not texts.texts:
         raise NoTexts(f"no photo of {build.archive.url} that is looked at has {_lacking(texts)}: nothing can find it")
     models = []
-    for side, (vectors, _) in zip(sides, held, strict=True):
+    for side, (vectors, _, why) in zip(sides, held, strict=True):
         model = side.load()
         embedded = embed_texts(model, texts.texts, shown)
         found = both_ways(vectors[has], embedded, texts.pairs, shown)
-        models.append({"of": side.name, "model": model_name(model), **found})
+        models.append({"of": side.name, "model": model_name(model), "without_vectors": dict(why), **found})
     return {
         "archive": build.archive.url,
         "photos": int(has.sum()),
@@ -99,35 +108,60 @@ def _lacking(texts: Texts) -> str:
     return "a caption that a person wrote, or a title that is no file name"
 
 
+def counted(why: Mapping[str, int]) -> str:
+    """ "truncated 2, non_finite 1"."""
+    return ", ".join(f"{reason} {number:,}" for reason, number in why.items())
+
+
 def choose(build: Build, where: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
     """The live photos of a build, by row id: those that `where` keeps, of these `limit`, always the same.
 
     Which these are, hashes of the photos' ids say. Raises UserError where none is left.
     """
-    among = None if where is None else np.sort(build.matching(where))
-    hidden = build.news().hidden
-    photos = [row for row in build.photos(COLUMNS, among).to_pylist() if row["row_id"] not in hidden]
+    photos = drawn(build, limit, where)
     if not photos:
         raise UserError(f"--where {where!r} keeps no photo" if where else f"the index of {build.card['of']} is empty")
-    if limit is not None and limit < len(photos):
-        photos = sorted(sorted(photos, key=by_chance)[:limit], key=lambda photo: int(photo["row_id"]))
-    return photos
+    return sorted(photos, key=lambda photo: int(photo["row_id"]))
 
 
-def by_chance(photo: dict[str, Any]) -> bytes:
-    """A key that sorts photos in an order that is as good as chance, and always the same."""
-    return hashlib.sha256(photo["photo_id"].encode()).digest()
+def drawn(build: Build, limit: int | None, where: str | None = None) -> list[dict[str, Any]]:
+    """So many live photos of a build that `where` keeps, or all, in the order of hashes of their ids if there is a
+    limit. Raises UserError."""
+    cursor = build.database.cursor()
+    sql = f"SELECT {', '.join(COLUMNS)} FROM photos WHERE row_id NOT IN (SELECT unnest(?::BIGINT[]))"
+    if where is not None:
+        cursor.register("kept", pa.table({"row_id": build.matching(where)}))
+        sql += " AND row_id IN (SELECT row_id FROM kept)"
+    if limit is not None:
+        sql += f" {BY_CHANCE} {limit}"
+    hidden = sorted(build.news().hidden)
+    with reading(build.folders[-1]):
+        rows = cursor.execute(sql, [hidden]).fetchall()
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
-def held_by(build: Build, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `Build.vectors`, for rows that the build need not hold."""
+def held_by(build: Build, row_ids: np.ndarray) -> Vectors:
+    """The vectors that a build has of photos; it need not hold all."""
     known = np.isin(row_ids, build.photos(["row_id"])["row_id"].to_numpy())
     vectors, has = np.zeros((len(row_ids), build.card["dim"]), np.float32), np.zeros(len(row_ids), bool)
     vectors[known], has[known] = build.vectors(row_ids[known])
-    return vectors, has
+    without = {"not_indexed": int((~known).sum()), "no_vector": int((known & ~has).sum())}
+    return vectors, has, {reason: number for reason, number in without.items() if number}
 
 
 def embed_texts(model: Embedder, texts: Sequence[str], shown: Shown) -> np.ndarray:
-    """Unit vectors of n ≥ 1 texts, float32[n, dim]."""
+    """Unit vectors of n ≥ 1 texts, float32[n, dim]. Raises UserError where the model has none of one of them."""
     batches = [list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-    return np.concatenate([model.embed_texts(batch) for batch in shown(batches, len(batches), "batches of texts")])
+    found = np.concatenate([model.embed_texts(batch) for batch in shown(batches, len(batches), "batches of texts")])
+    check_finite(found, model, texts)
+    return found
+
+
+def check_finite(vectors: np.ndarray, model: Embedder, what: Sequence[str]) -> None:
+    """Raises UserError where a model gave what is no vector: nothing could be said of it but that it is damaged."""
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+    if wrong:
+        raise UserError(
+            f"{model_name(model)} gives no finite vector of {len(wrong)} of {len(what)}, such as {what[wrong[0]]!r}: "
+            "its weights are damaged, or do not work at this precision"
+        )

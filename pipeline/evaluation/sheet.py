@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from pipeline import charts, page
-from pipeline.evaluation.compare import Picture
+from pipeline.evaluation.compare import THUMBNAIL, Picture
 from pipeline.evaluation.printed import WAYS, looked_at, named_as, notes, share, told_of
 from pipeline.evaluation.recall import DEPTHS
 
-THUMBNAIL = 160  # pixels, long edge
-CELL = 62  # CSS pixels of the matrices
+CELL = 62  # CSS pixels of the matrices, unless that makes one of them wider or higher than SIDE
+SIDE = 1400
+LEAST = 240
+NAMED = 40  # texts or pictures of a matrix: of more, every tenth has its number, and none its name or thumbnail
 
 STYLE = """
 main > section { padding-top: clamp(2rem, 4vw, 3rem); }
@@ -77,17 +79,23 @@ def _matrix(model: Mapping[str, Any], texts: Sequence[str]) -> str:
 
 
 def matrices(said: Mapping[str, Any], pictures: Sequence[Picture]) -> charts.Figure:
-    """The matrices side by side, the pictures below their columns."""
-    across, down = len(pictures) * CELL, (len(said["texts"]) + 1) * CELL
+    """The matrices side by side, the pictures below their columns, where there is room for them."""
+    rows, columns = len(said["texts"]), len(pictures)
+    many = max(rows, columns) > NAMED
+    cell = min(CELL, SIDE // max(rows, columns))
+    across, down = (max(LEAST, number * cell) if many else number * cell for number in (columns, rows + 1))
     drawn, panels = charts.figure(2 * across + 240, down + 60, len(said["models"]))
     small = []
-    for picture in pictures:
+    for picture in [] if many else pictures:
         image = picture.image.copy()
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         small.append(np.asarray(image))
     for number, (axes, model) in enumerate(zip(panels, said["models"], strict=True)):
         charts.heatmap(axes, np.array(model["cosines"]), said["texts"], said["pictures"], form="{:z.2f}")
-        charts.thumbnails(axes, small)
+        if many:
+            charts.every_tenth(axes, rows, columns)
+        else:
+            charts.thumbnails(axes, small)
         axes.set_title(charts.short(model["of"]))
         if number:  # the rows are those of the first
             axes.set_yticks([])

@@ -1,7 +1,7 @@
 """Zero-shot accuracy: how often a model tells what a picture shows, by texts alone (arXiv 2103.00020, section 3.1)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline import imaging
 from pipeline.evaluation.labelled import Labelled
 from pipeline.evaluation.recall import Shown, interval
+from pipeline.evaluation.retrieval import check_finite
 from pipeline.models.labels import class_vectors
 from pipeline.models.openclip import Model
 from pipeline.models.settings import check_classes, check_templates
@@ -22,11 +23,18 @@ MOST_PIXELS = 100_000_000
 DEPTH = 5
 
 
-def evaluate(data: str, found: Labelled, model: Model, templates: Sequence[str], shown: Shown) -> dict[str, Any]:
-    """The documented JSON of `tintype evaluate --zero-shot`; `data` is what it calls the pictures. Raises UserError."""
+def evaluate(
+    data: str, found: Labelled, load: Callable[[], Model], templates: Sequence[str], shown: Shown
+) -> dict[str, Any]:
+    """The documented JSON of `tintype evaluate --zero-shot`; `data` is what it calls the pictures.
+
+    `load` is called once it is known that there is something to ask. Raises UserError.
+    """
     check_templates(templates)
     check_classes(found.names)
+    model = load()
     classes = class_vectors(model, found.names, templates)
+    check_finite(classes, model, found.names)
     best: list[np.ndarray] = []
     truth: list[np.ndarray] = []
     unusable: Counter[str] = Counter()
@@ -39,9 +47,11 @@ def evaluate(data: str, found: Labelled, model: Model, templates: Sequence[str],
             usable = [row for row, pixels in enumerate(made) if not isinstance(pixels, str)]
             if usable:
                 vectors = model.embed_images(np.stack([made[row] for row in usable]))
-                best.append(np.argsort(-(vectors @ classes.T), axis=1, kind="stable")[:, :DEPTH])
-                truth.append(there[usable])
-    if not best:
+                finite = np.isfinite(vectors).all(axis=1)
+                unusable.update({"non_finite": n} if (n := int((~finite).sum())) else {})
+                best.append(np.argsort(-(vectors[finite] @ classes.T), axis=1, kind="stable")[:, :DEPTH])
+                truth.append(there[usable][finite])
+    if not any(map(len, best)):
         raise UserError(f"none of the {len(found.truth)} files of {data} is a usable picture: {dict(unusable)}")
     identity = model.identity()
     return {

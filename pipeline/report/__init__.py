@@ -56,7 +56,8 @@ def figures(
     say("what runs did")
     last, so_far = spent.last(archive), spent.so_far(archive)
     say("measuring the index")
-    indexed = {name: _indexed(archive, build, name) for name in state["indexes"]}
+    unread = dict.fromkeys(why_not)  # each reason once
+    indexed = {name: _indexed(archive, build, name, unread) for name in state["indexes"]}
     say("captions")
     return {
         "archive": archive.url,
@@ -74,17 +75,21 @@ def figures(
         "indexes": indexed,
         "captions": captions(build) if build else None,
         "wall": photos.sample(archive, build, wall),
-        "missing": [*why_not, *missing(state)],
+        "missing": [*unread, *missing(state)],
     }
 
 
-def _indexed(archive: Archive, build: Build | None, name: str) -> dict[str, Any] | None:
-    """What is said of one of the indexes; None where it has no build that this release can open."""
+def _indexed(archive: Archive, build: Build | None, name: str, unread: dict[str, None]) -> dict[str, Any] | None:
+    """What is said of one of the indexes; None where it has no build that this release can open.
+
+    Why that is so, it adds to `unread`.
+    """
     if build and build.card["of"] == name:
         return curves.said(archive, build)
     try:
         return curves.said(archive, builds.open_build(archive.url, name))
-    except UserError:
+    except UserError as error:
+        unread[str(error)] = None
         return None
 
 

@@ -64,11 +64,19 @@ def so_far(archive: Archive) -> dict[str, Any]:
             phases.setdefault(name, Counter()).update(seconds)
     spent = {name: {phase: round(value, 3) for phase, value in found.items()} for name, found in phases.items()}
     device_s = sum(spent.get("annotate", {}).get(phase, 0.0) for phase in (*BUSY, "waiting"))
+    # Labels that were asked for later had the photos pass the device again.
+    passes = {
+        (part, *shared(receipt)): receipt["rows"]
+        for name, receipts in seen.items()
+        if stage(name) == "annotate"
+        for part, receipt in receipts.items()
+        if any((receipt.get("seconds") or {}).get(phase) for phase in BUSY)
+    }
     return {
         "rows": dict(rows),
         "phases": spent,
         "device_busy": device_busy(spent),
-        "photos_per_device_s": round(rows["annotate"] / device_s, 3) if device_s else None,
+        "photos_per_device_s": round(sum(passes.values()) / device_s, 3) if device_s else None,
         "devices": dict(Counter(name for name, _ in sorted(ran) if name)),
         "bytes": sum(receipt.get("bytes") or 0 for receipt in seen.get("images", {}).values()),
     }
@@ -80,20 +88,25 @@ def stage(table: str) -> str:
     return STAGES.get(kind, "annotate" if name else "?")
 
 
+def shared(receipt: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The phases that a part of a table has in common with those made in the same pass, with their seconds."""
+    return sorted((name, s) for name, s in (receipt.get("seconds") or {}).items() if name != WRITING)
+
+
 def by_phase(tables: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
     """Seconds by stage and phase of tables with what their receipts say; tables made together are counted once."""
     spent: dict[str, Counter[str]] = {}
     known: set[tuple[Any, ...]] = set()
     for name, receipt in tables:
-        seconds = dict(receipt.get("seconds") or {})
+        seconds = receipt.get("seconds") or {}
         if not seconds:
             continue
         found = spent.setdefault(stage(name), Counter())
-        found.update({WRITING: seconds.pop(WRITING)} if WRITING in seconds else {})
-        shared = (stage(name), *sorted(seconds.items()))
-        if shared not in known:
-            known.add(shared)
-            found.update(seconds)
+        found.update({WRITING: seconds[WRITING]} if WRITING in seconds else {})
+        made = (stage(name), *shared(receipt))
+        if made not in known:
+            known.add(made)
+            found.update(dict(shared(receipt)))
     return {name: dict(found) for name, found in spent.items()}
 
 

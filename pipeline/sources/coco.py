@@ -15,12 +15,13 @@ _ON_FLICKR = re.compile(r"https?://\w+\.static\.?flickr\.com/\d+/(\d+)_\w+\.\w+"
 def read(text: str) -> Iterator[tuple[str, Facts] | None]:
     """(file name, what is told of it) of each picture; None for an entry that cannot be read, or is of no picture.
 
-    Raises ValueError for a text that is no such file.
+    Raises ValueError for a text that is no such file, RecursionError for one that is nested too deep to be one.
     """
     told = json.loads(text)
     if not isinstance(told, dict) or not all(isinstance(told.get(key), list) for key in ("images", "annotations")):
         raise ValueError("no COCO captions")
-    licences = {one.get("id"): _licence(one) for one in told.get("licenses") or () if isinstance(one, dict)}
+    stated = told["licenses"] if isinstance(told.get("licenses"), list) else ()
+    licences = {one["id"]: _licence(one) for one in stated if isinstance(one, dict) and _is_key(one.get("id"))}
     files: dict[Any, str] = {}
     facts: dict[str, Facts] = {}
     for image in told["images"]:

@@ -71,7 +71,7 @@ class FolderSource:
 
     def check(self) -> None:
         """Raise UserError if the folder is missing, cannot be read or holds no picture."""
-        walk = Walk(self.root)
+        walk = Walk(self.root, listens=False)
         try:
             if next(walk.pictures(), None) is None:
                 raise UserError(f"there are no pictures in {self.path}")
@@ -154,6 +154,7 @@ class Walk:
     """One way through the tree, and what was odd on it."""
 
     root: str
+    listens: bool = True  # to sidecars, which may take long to read
     others: int = 0  # files that are no pictures
     unread: list[str] = field(default_factory=list)  # folders and sidecars that could not be read
     unnamed: int = 0  # pictures whose names are not UTF-8
@@ -202,6 +203,8 @@ class Walk:
         self.complaints += [complaint for _, found in own if (complaint := found.complaint())]
 
     def _sidecars(self, url: str, folder: str, entries: list[str]) -> Iterator[Sidecar]:
+        if not self.listens:
+            return
         names = [name for name in sidecar.NAMES if name in entries] + list(filter(sidecar.is_coco, entries))
         if PurePosixPath(folder).name in sidecar.FOLDERS:  # they were read from above
             names = [name for name in names if not sidecar.from_beside(name)]
@@ -212,7 +215,7 @@ class Walk:
                     names += [f"{beside}/{name}" for name in found if sidecar.from_beside(name)]
         for name in names:
             try:
-                yield sidecar.read(url, name)
+                yield sidecar.read(url, name, entries)
             except OSError:
                 self.unread.append(folder + name)
 

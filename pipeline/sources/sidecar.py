@@ -5,8 +5,9 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline import storage
@@ -25,6 +26,9 @@ PICTURE_FOLDERS = (
     *("train2014", "val2014", "test2014", "test2015", "train2017", "val2017", "test2017"),
 )
 
+# What columns of captions.txt are called in copies of Flickr30k; elsewhere a "comment" need not tell what is seen.
+FLICKR30K = {"image_name": "image", "comment": "caption"}
+
 # Our name for a fact: what people call it, the first that is there counts.
 KEYS = {
     "file": ("file", "file_name", "filename", "image", "path"),
@@ -41,11 +45,15 @@ KEYS = {
 
 @dataclass
 class Sidecar:
-    """One such file. `facts` and `unmatched` go by the paths that it uses: relative to the folder it lies in."""
+    """One such file. `facts`, `unmatched` and `beside` go by the paths that it uses: relative to the folder it lies in.
+
+    `beside`: those that are files right there, which what it tells is of, and not of their namesakes further below.
+    """
 
     name: str
     facts: dict[str, Facts] = field(default_factory=dict)
     unmatched: set[str] = field(default_factory=set)
+    beside: set[str] = field(default_factory=set)
     bad_lines: int = 0
     unreadable: bool = False  # as a whole
 
@@ -53,7 +61,8 @@ class Sidecar:
         """What it tells of the picture at `path`, relative to the folder the file lies in."""
         path = unicodedata.normalize("NFC", path)
         folder, _, name = path.rpartition("/")
-        for key in (path, name) if set(folder.lower().split("/")).issubset(PICTURE_FOLDERS) else (path,):
+        by_name = name not in self.beside and set(folder.lower().split("/")).issubset(PICTURE_FOLDERS)
+        for key in (path, name) if by_name else (path,):
             if key in self.facts:
                 self.unmatched.discard(key)
                 return self.facts[key]
@@ -83,10 +92,15 @@ def from_beside(name: str) -> bool:
     return name in TOKENS or is_coco(name)
 
 
-def read(folder: str, name: str) -> Sidecar:
-    """The sidecar `name` (as `is_sidecar` knows it, or such a one within one of FOLDERS) of the folder at a URL."""
+def read(folder: str, name: str, entries: Collection[str] = ()) -> Sidecar:
+    """The sidecar `name` (as `is_sidecar` knows it, or such a one within one of FOLDERS) of the folder at a URL.
+
+    `entries`: names of what else is in that folder.
+    """
     sidecar = Sidecar(name)
-    text = storage.read(storage.join(folder, name)).decode("utf-8-sig", "replace")
+    data = storage.read(storage.join(folder, name))
+    # What Windows calls Unicode.
+    text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig", "replace")
     try:
         for told in coco.read(text) if is_coco(name) else map(_facts, _rows(name, text)):
             if told is None:
@@ -95,9 +109,10 @@ def read(folder: str, name: str) -> Sidecar:
             file, facts = _path(told[0]), told[1]
             before = sidecar.facts.get(file, Facts())
             sidecar.facts[file] = replace(before.or_else(facts), captions=before.captions + facts.captions)
-    except ValueError:  # a whole JSON file that is none, or another
+    except (ValueError, RecursionError):  # a whole JSON file that is none, or another
         sidecar.unreadable = True
     sidecar.unmatched = set(sidecar.facts)
+    sidecar.beside = sidecar.unmatched.intersection(map(_path, entries))
     return sidecar
 
 
@@ -118,7 +133,7 @@ def _json_lines(text: str) -> Iterator[dict[str, Any] | None]:
     for line in _lines(text):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         yield row if isinstance(row, dict) else None
 
@@ -136,21 +151,37 @@ def _table(text: str) -> Iterator[dict[str, Any] | None]:
 
 
 def _captions_txt(text: str) -> Iterator[dict[str, Any] | None]:
-    """The lines of captions.txt: "name.jpg,caption" below a header.
+    """The lines of captions.txt: "name.jpg,caption" below a header, or without one.
 
     Some copies quote captions with commas and quotes as CSV does, others quote nothing: what is no CSV as it stands is
     taken as it stands, so that a lone quote does not swallow the lines after it.
     """
-    lines = _lines(text.replace("\0", ""))
-    names = next(lines, "").split(",")
-    for line in lines:
-        try:
-            [cells] = csv.reader([line], strict=True)
-        except csv.Error:
-            cells = []
+    lines = list(_lines(text.replace("\0", "")))
+    mark, names, headed = _columns(lines[0] if lines else "")
+    for line in lines[headed:]:
+        cells = _cells(line, mark)
         if len(cells) != len(names):
-            cells = line.split(",", len(names) - 1)
+            cells = line.split(mark, len(names) - 1)
         yield dict(zip(names, cells, strict=True)) if len(cells) == len(names) else None
+
+
+def _columns(first: str) -> tuple[str, list[str], bool]:
+    """Of captions.txt by its first line: what stands between cells, their names, and whether that line is a header."""
+    mark = "," if "," in first.partition("|")[0] else "|" if "|" in first else ","
+    cells = [cell.strip() for cell in _cells(first, mark) or first.split(mark)]
+    if not PurePosixPath(cells[0]).suffix:
+        return mark, [FLICKR30K.get(cell.lower(), cell) for cell in cells], True
+    numbered = len(cells) > 2 and cells[1].isdigit()
+    return mark, ["image", "number", "caption"] if numbered else ["image", "caption"], False
+
+
+def _cells(line: str, mark: str) -> list[str]:
+    """A line of CSV; none where it is not."""
+    try:
+        [cells] = csv.reader([line], delimiter=mark, skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        return []
+    return cells
 
 
 def _tokens(text: str) -> Iterator[dict[str, Any] | None]:
@@ -167,8 +198,11 @@ def _path(file: str) -> str:
 
 def _facts(row: dict[str, Any] | None) -> tuple[str, Facts] | None:
     """(the file that a row tells of, what it tells); None where it names none."""
-    file = _text(_told(row)["file"]) if row else None
-    return None if file is None or row is None else (file, facts_of(row))
+    try:
+        file = _text(_told(row)["file"]) if row else None
+        return None if file is None or row is None else (file, facts_of(row))
+    except RecursionError:  # lists in lists in lists
+        return None
 
 
 def facts_of(row: dict[str, Any]) -> Facts:

@@ -1,6 +1,7 @@
 """`evaluate` and `compare` on a set shaped like Flickr8k, in both of its layouts, against plain numpy and OpenCLIP."""
 
 import contextlib
+import hashlib
 import io
 import json
 import re
@@ -16,10 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import builds
+from pipeline import builds, charts
 from pipeline.cli import main
 from pipeline.demo import scenes
-from pipeline.evaluation import compare, retrieval
+from pipeline.evaluation import compare, retrieval, sheet
+from pipeline.photo import UserError
 from pipeline.stages import index
 from tests import photostream
 from tests import small_archive as small
@@ -138,7 +140,7 @@ def test_the_json_is_as_documented(archive: Path, evaluated: Any) -> None:
     blocks = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)]
     [recall] = [block for block in blocks if "interval" in block]
     assert shape(recall | {"texts": None}) == shape(evaluated | {"texts": None})
-    assert recall["texts"].keys() == evaluated["texts"].keys()
+    assert recall["texts"].keys() == evaluated["texts"].keys() and recall["interval"] == evaluated["interval"]
     [matrix] = [block for block in blocks if "cosines" in str(block)]
     said = say("compare", "--models", "demo", "tiny", archive, "-n", 2)
     assert shape(matrix | {"recall": None}) == shape(said | {"recall": None})
@@ -211,6 +213,90 @@ def test_what_is_forgotten_or_gone_is_no_candidate(tmp_path: Path) -> None:
     assert said["models"][0]["text_to_image"]["recall@1"]["value"] == 1
 
 
+def test_the_same_limit_takes_the_same_photos(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path), parts=2)
+    index.build(archive, index.IndexSettings())
+    small.forget(archive, "flickr:0-3")
+    build = builds.open_build(str(tmp_path))
+    known = [f"flickr:{part}-{row}" for part in range(2) for row in range(20) if (part, row) != (0, 3)]
+    by_chance = sorted(known, key=lambda photo_id: hashlib.sha256(photo_id.encode()).digest())
+    found = retrieval.choose(build, limit=9)
+    assert {photo["photo_id"] for photo in found} == set(by_chance[:9])
+    assert [photo["row_id"] for photo in found] == sorted(photo["row_id"] for photo in found)
+    found = retrieval.choose(build, "photo_id LIKE 'flickr:1-%'", 4)
+    assert {photo["photo_id"] for photo in found} == set([one for one in by_chance if one[7] == "1"][:4])
+    assert len(retrieval.choose(build)) == len(retrieval.choose(build, limit=100)) == 39
+    assert compare.sample(build, 39) == by_chance
+
+
+class Colours:
+    """A model to which a picture is its mean colour, and of which green ones have no vector; nor have texts."""
+
+    side = 8
+
+    def identity(self) -> dict[str, Any]:
+        return small.IDENTITY
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((8, 8)))
+
+    def embed_images(self, batch: np.ndarray) -> np.ndarray:
+        colours = batch.mean(axis=(1, 2)).astype(np.float32) + 1
+        vectors = colours / np.linalg.norm(colours, axis=1, keepdims=True)
+        return np.where(colours[:, 1:2] > 200, np.float32(np.nan), vectors)
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        return np.full((len(texts), 3), np.nan, np.float32)
+
+
+def test_what_has_no_vector_or_picture_is_counted_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jpeg = small.jpeg
+    large = {0: jpeg((0, 0, 90), (1600, 1200)), 1: jpeg((9, 250, 9)), 2: jpeg((9, 9, 9))[:300]}
+    monkeypatch.setattr(small, "jpeg", lambda colour: large.get(colour[0]) or jpeg(colour))
+    monkeypatch.setattr(compare, "MAX_PICTURE_PIXELS", 1000)  # is no limit of what fetch found fit
+    archive, _ = small.make(str(tmp_path), parts=1)
+    index.build(archive, index.IndexSettings())
+    build, model = builds.open_build(str(tmp_path)), Colours()
+    photos = retrieval.choose(build)
+    row_ids = np.array([photo["row_id"] for photo in photos])
+
+    def shown(items: Any, total: int, what: str) -> Any:
+        return items
+
+    vectors, has, why = compare.embed_photos(build, row_ids, model, shown)
+    assert np.flatnonzero(~has).tolist() == [1, 2] and why == {"truncated": 1, "non_finite": 1}
+    assert np.isfinite(vectors).all()
+
+    side = retrieval.Side("colours", lambda rows: compare.embed_photos(build, rows, model, shown), lambda: model)
+    with pytest.raises(
+        UserError, match=r"test-model gives no finite vector of 18 of 18, such as 'title of flickr:0-0'"
+    ):
+        retrieval.evaluate(build, [side], shown)
+    with pytest.raises(UserError, match=r"none of 1 photos has a vector of every model \(colours: non_finite 1\)"):
+        retrieval.evaluate(build, [side], shown, where="photo_id = 'flickr:0-1'")
+    [picture] = compare.from_archive(build, ["flickr:0-0"], [side])
+    assert min(picture.image.size) < 2 * compare.THUMBNAIL
+    with pytest.raises(UserError, match="flickr:0-2 has no usable picture"):
+        compare.from_archive(build, ["flickr:0-2"], [side])
+    green = compare.from_archive(build, ["flickr:0-1"], [side])
+    model.embed_texts = lambda texts: np.eye(3, dtype=np.float32)[: len(texts)]  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="such as 'flickr:0-1'"):
+        compare.compare(green, ["green"], [side], None, shown)
+
+
+def test_many_pictures_are_drawn_small() -> None:
+    n = compare.MOST
+    assert main(["compare", "--models", "a", "b", "archive", "-n", str(n + 1)]) == 2
+    cosines = np.random.default_rng(0).random((n, n)).tolist()
+    pictures = [compare.Picture(str(number), Image.new("RGB", (200, 200))) for number in range(n)]
+    said = {"texts": ["a"] * n, "pictures": ["b"] * n, "models": [{"of": "one", "cosines": cosines}] * 2}
+    drawn = sheet.matrices(said, pictures)
+    assert max(drawn.get_size_inches()) < 35
+    assert not any(axes.texts or axes.child_axes for axes in drawn.axes)
+    with Image.open(io.BytesIO(charts.png(drawn))) as png:
+        assert png.width * png.height < 25e6
+
+
 # --- compare ----------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +347,8 @@ def test_a_model_from_elsewhere_is_measured_on_the_same_photos(archive: Path) ->
     [
         (["--models", "demo", "coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k", "ARCHIVE"], "for captions only"),
         (["--models", "demo", "nothing", "ARCHIVE"], "no index of nothing"),
+        (["--models", "demo", "tiny", "ARCHIVE", "--photos", "file:none", "-n", "4"], "-n goes without --photos"),
+        (["--models", "RN50/random", "RN50/random", "--picture", "a.jpg", "--limit", "9"], "goes with an archive"),
         (["--models", "demo", "tiny", "ARCHIVE", "--photos", "file:none"], "does not hold file:none"),
         (["--models", "demo", "tiny", "ARCHIVE", "--picture", "PICTURE"], "give a --text"),
         (["--models", "ViT-B-32/random", "RN50/random"], "compare the models on what"),

@@ -40,6 +40,17 @@ def test_a_tie_is_not_a_find() -> None:
     assert recall.ranks(one[None], candidates, both, shown).tolist() == [2]
 
 
+def test_what_is_no_number_is_no_find() -> None:
+    vectors = unit(np.eye(12))
+    right = np.stack([np.arange(12)] * 2, axis=1)
+    nowhere = np.full_like(vectors, np.nan)
+    assert recall.ranks(vectors, vectors, right, shown).max() == 1
+    assert recall.ranks(nowhere, vectors, right, shown).min() > 10
+    assert recall.ranks(vectors, nowhere, right, shown).min() > 10
+    one = np.where(np.arange(12)[:, None] == 3, np.nan, vectors).astype(np.float32)
+    assert recall.ranks(vectors, one, right, shown).tolist() == [2, 2, 2, 13, *[2] * 8]
+
+
 def test_each_photo_of_a_shared_text_is_right() -> None:
     pictures = unit([[1, 0, 0], [0, 1, 0], [0, 0.9, 0.1], [0, 0, 1]])
     texts = unit([[1, 0.1, 0], [0, 1, 0.05]])  # the second is of pictures 1 and 2; nobody wrote of picture 3
@@ -63,6 +74,11 @@ def test_five_texts_that_fare_alike_count_as_one() -> None:
         assert recall.interval(np.repeat(right, 5), groups) == pytest.approx(one)
     mixed = np.tile([True, True, True, True, False], 10)  # every picture fares the same: nothing to divide by
     assert recall.interval(mixed, groups) == pytest.approx(recall.interval(mixed, np.arange(50)))
+
+
+def test_the_texts_of_an_only_picture_are_one_question() -> None:
+    _, low, high = recall.interval(np.array([True, False, True, False, True]), np.zeros(5, int))
+    assert (low, high) == pytest.approx((0.0771, 0.9642), abs=1e-4)  # Wilson's of 0.6 with n = 1
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

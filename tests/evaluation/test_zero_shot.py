@@ -80,8 +80,11 @@ def test_of_many_classes_the_confused_ones_are_drawn() -> None:
     said = zero_shot.figures(np.stack([guessed, truth, truth, truth, truth], axis=1), truth, names)
     assert said["top1"]["value"] == 0.75 and said["top5"]["value"] == 1.0
     shown, shares = confusion.matrix(said)
-    assert {*names[:20], *names[40:60]} <= set(shown) and shares.shape == (40, 40)
+    assert {*names[:20], *names[40:60]} <= set(shown) and shares.shape == (60, 60)
     assert "80 classes" in confusion.legend(said)
+    right = zero_shot.figures(np.stack([truth] * 5, axis=1), truth, names)
+    shown, shares = confusion.matrix(right)
+    assert shown == names[:60] and np.array_equal(np.nan_to_num(shares), np.eye(60))
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -149,13 +152,35 @@ def test_a_pickle_that_would_do_something_is_refused(tmp_path: Path) -> None:
         (folder / name).write_bytes(pickle.dumps({"data": Evil()}, protocol=2))
     assert "test_batch cannot be read as CIFAR's (it asks for" in refused(f"cifar10:{tmp_path}")
     assert not (tmp_path / "done").exists()
-    for data in (b"", b"no pickle", pickle.dumps([1])):
+    for data in (b"", b"no pickle", pickle.dumps([1]), pickle.dumps({"data": np.zeros((1, 5), "f8")}, protocol=2)):
         (folder / "test_batch").write_bytes(data)
         assert "CIFAR's" in refused(f"cifar10:{tmp_path}")
     for name in ("test_batch", "batches.meta"):
-        (folder / name).write_bytes(pickle.dumps({"labels": [3], "data": np.zeros((1, 5)), "label_names": ["a"]}))
+        held = {"labels": [3], "data": np.zeros((1, 5), np.uint8), "label_names": ["a"]}
+        (folder / name).write_bytes(pickle.dumps(held, protocol=2))
     assert "is not CIFAR10's" in refused(f"cifar10:{tmp_path}")
     assert "there is no cifar-100-python with test and meta" in refused(f"cifar100:{tmp_path}")
+
+
+def test_a_damaged_pickle_is_one_line(tmp_path: Path) -> None:
+    """Bytes changed and bytes cut off, but for those of the pixels: whatever comes of it is told in a line."""
+    folder, dice = tmp_path / "cifar-10-batches-py", np.random.default_rng(0)
+    pixels = dice.integers(0, 256, (2, 3 * 32 * 32), np.uint8)
+    written(folder / "batches.meta", {b"label_names": [b"a", b"b"]})
+    written(folder / "test_batch", {b"labels": [0, 1], b"data": pixels})
+    whole = (folder / "test_batch").read_bytes()
+    told = [*range(whole.index(b"\xc2")), *range(len(whole) - 40, len(whole))]
+    broken = 0
+    for _ in range(1500):
+        data = bytearray(whole)
+        for place in dice.choice(told, dice.integers(1, 4)):
+            data[place] = dice.integers(256)
+        (folder / "test_batch").write_bytes(data[: dice.integers(len(data))] if dice.random() < 0.2 else data)
+        try:
+            labelled.read(f"cifar10:{tmp_path}")
+        except UserError as error:
+            broken += "\n" not in str(error)
+    assert broken > 1000
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +211,7 @@ def test_a_folder_has_a_folder_for_each_class(folder: Path, tmp_path: Path) -> N
     assert [told.names[number] for number in told.truth] == [f"one {name}" for name in shown]
 
     assert f"--classes names no {found.names[0]!r}" in refused(str(folder), names[:1])
+    assert "--classes names 'kite' more than once" in refused(str(folder), (*names, "kite\tred kite"))
     assert "there is no folder" in refused(str(tmp_path / "none"))
     assert "holds no pictures in folders" in refused(str(tmp_path))
 
@@ -235,6 +261,14 @@ def test_the_command_says_what_ten_lines_of_numpy_say(
         (["archive", "--template", "a {}"], "--template goes with --zero-shot"),
         (["--zero-shot", ".", "--model", DEMO, "--template", "a boat"], "must hold {} for the class"),
         ([], "evaluate what?"),
+        (["--zero-shot", ""], "names nothing"),
+        (["--zero-shot", ".", "--where", ""], "--where goes without --zero-shot"),
+        (["archive", "--zero-shot", ".", "--pretrained", "x"], "--pretrained x goes with --model"),
+        (["archive", "--zero-shot", ".", "--model", DEMO], "ARCHIVE and --model each name a model"),
+        (["--zero-shot", ".", "--model", DEMO, "--of", "a"], "--of and --model each name a model"),
+        (["archive", "--zero-shot", ".", "--of", "a", "--of", "b"], "give --of once"),
+        (["--zero-shot", "nowhere", "--model", "no-such-model"], "there is no folder nowhere"),
+        (["--zero-shot", ".", "--model", "no-such-model", "--template", "x"], "must hold {} for the class"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -294,6 +294,33 @@ def test_captions_txt_quoted_or_not_from_windows(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("lines", "encoding"),
+    [
+        (['"image","caption"', 'a.jpg,"A girl , going"', "a.jpg,A mill ."], "utf-8"),
+        (["a.jpg,A girl , going", "a.jpg,A mill ."], "utf-8"),
+        (["image,caption", "a.jpg,A girl , going", "a.jpg,A mill ."], "utf-16"),
+        (["image_name,comment_number,comment", "a.jpg,0,A girl , going", "a.jpg,1,A mill ."], "utf-8"),
+        (["image_name| comment_number| comment", "a.jpg| 0| A girl , going", "a.jpg| 1| A mill ."], "utf-8"),
+        (["a.jpg| 0| A girl , going", "a.jpg| 1| A mill ."], "utf-8-sig"),
+    ],
+)
+def test_captions_txt_in_other_hands(tmp_path: Path, lines: list[str], encoding: str) -> None:
+    picture(tmp_path / "Images" / "a.jpg")
+    (tmp_path / "captions.txt").write_bytes("\n".join(lines).encode(encoding))
+    [photo], listing = listed(FolderSource(str(tmp_path)))
+    assert (photo.human_captions, listing.note) == (("A girl , going", "A mill ."), None)
+
+
+def test_a_namesake_further_below_is_another_picture(tmp_path: Path) -> None:
+    for name in ("a.jpg", "photos/a.jpg", "photos/b.jpg"):
+        picture(tmp_path / name)
+    (tmp_path / "metadata.csv").write_text("file,title\na.jpg,Told of a\nb.jpg,Told of b\n")
+    photos, listing = listed(FolderSource(str(tmp_path)))
+    assert [photo.title for photo in photos] == ["Told of a", "a", "Told of b"]
+    assert listing.note is None
+
+
 @pytest.mark.parametrize("place", [".", "Flickr8k_text", "Flickr_TextData"])
 def test_flickr8k_token_txt(tmp_path: Path, place: str) -> None:
     picture(tmp_path / "Flicker8k_Dataset" / "1000268201_693b08cb0e.jpg")
@@ -357,7 +384,41 @@ def test_coco(tmp_path: Path, place: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["{oops", "[1]", '{"images": 1, "annotations": []}'])
+@pytest.mark.parametrize("licences", [7, {"id": 1}, [{"id": [1]}, 3, {"id": 1, "name": ["x"], "url": {}}]])
+def test_coco_with_licences_of_the_wrong_kind(tmp_path: Path, licences: object) -> None:
+    picture(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "license": 1}
+    told = {"licenses": licences, "images": [image], "annotations": [{"image_id": 1, "caption": "A mill"}]}
+    (tmp_path / "captions.json").write_text(json.dumps(told))
+    assert only(tmp_path).human_captions == ("A mill",)
+
+
+def test_lists_in_lists_without_end(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    lines = [
+        '{"file": "a.png", "title": "A"}',
+        *(f'{{"file": "a.png", "tags": {"[" * n}{"]" * n}}}' for n in (5000, 10**6)),
+    ]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    [photo], listing = listed(FolderSource(str(tmp_path)))
+    assert (photo.title, listing.note) == ("A", "captions.jsonl has 2 lines that cannot be read")
+
+
+def test_a_sidecar_is_read_once_for_a_listing_and_not_to_miss_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "captions.json").write_text(json.dumps(COCO))
+    read: list[str] = []
+    ours = storage.read
+    monkeypatch.setattr(storage, "read", lambda url: (read.append(url), ours(url))[1])
+    source = FolderSource(str(tmp_path))
+    listed(source)
+    assert source.is_gone("file:b.png")
+    assert read == [f"{tmp_path}/captions.json"]
+
+
+@pytest.mark.parametrize("text", ["{oops", "[1]", '{"images": 1, "annotations": []}', "[" * 10**6])
 def test_json_that_is_not_cocos(tmp_path: Path, text: str) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "captions.json").write_text(text)
