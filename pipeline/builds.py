@@ -76,7 +76,7 @@ def card_of(archive: Archive, of: str, name: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"the card in {here} is damaged; delete that folder and run `tintype index CONF`") from error
+        raise Damaged(f"the card in {here} is damaged; delete that folder and run `tintype index CONF`") from error
     return card
 
 
@@ -144,6 +144,10 @@ def remove(archive: Archive, of: str, name: str) -> None:
 def local_copy(url: str) -> Path:
     """Where this machine keeps its copy of a remote build."""
     return storage.cache(hashlib.sha256(url.encode()).hexdigest()[:16])
+
+
+class Damaged(UserError):
+    """A build whose files are not what they were, or are no longer there."""
 
 
 @dataclass(frozen=True)
@@ -298,15 +302,19 @@ class Build:
 
 def matching(database: duckdb.DuckDBPyConnection, wheres: Sequence[str]) -> np.ndarray:
     """Row ids, int64[n], of the photos that all of these expressions are true of. Raises UserError with the reason."""
-    photos = found = database.cursor().view("photos")
+    columns: list[str] = []
     try:
+        photos = found = database.cursor().view("photos")
+        columns = photos.columns
         for where in wheres:
             # SQLExpression parses an expression and nothing else: no second statement, no unbalanced bracket.
             found = found.filter(duckdb.SQLExpression(where))
         rows = found.select("row_id").fetchnumpy()["row_id"]
     except duckdb.Error as error:
         reason = " ".join(str(error).split("\n\n")[0].split())
-        raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(photos.columns)})") from error
+        if not columns or isinstance(error, duckdb.IOException):  # what a `where` reaches for is refused in other ways
+            raise Damaged(f"the index cannot be read: {reason}; {ANEW}") from error
+        raise UserError(f"cannot use --where {where!r}: {reason} (columns: {', '.join(columns)})") from error
     return np.asarray(rows, np.int64)
 
 
@@ -334,7 +342,7 @@ def opened(archive: Archive, card: dict[str, Any]) -> Build:
     if card["base"]:
         base = card_of(archive, card["of"], card["base"])
         if base is None:
-            raise UserError(f"build {card['base']}, on which the index of {card['of']} stands, is not there; {ANEW}")
+            raise Damaged(f"build {card['base']}, on which the index of {card['of']} stands, is not there; {ANEW}")
         chain = [base, card]
     folders = tuple(local(folder(archive, made["of"], made["build"]), made) for made in chain)
     kinds = tuple(made["here"]["kind"] for made in chain)
@@ -375,8 +383,8 @@ def reading(folder: Path | str) -> Iterator[None]:
         raise damaged(folder) from error
 
 
-def damaged(folder: Path | str) -> UserError:
-    return UserError(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
+def damaged(folder: Path | str) -> Damaged:
+    return Damaged(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
 def database(folders: Sequence[Path], masked: np.ndarray, **limits: str) -> duckdb.DuckDBPyConnection:

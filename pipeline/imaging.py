@@ -288,13 +288,12 @@ class Checker:
 
 def _start() -> subprocess.Popen[bytes]:
     """A child that is ready. Dies with CalledProcessError where it cannot start: no file is to blame for that."""
-    root = str(Path(__file__).parents[1])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     child = subprocess.Popen(
         [sys.executable, "-m", "pipeline.imaging"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},  # BLAS threads would eat address space
+        env=environment(),
+        process_group=0,  # Ctrl-C is for its parent, which ends it
     )
     assert child.stdin and child.stdout
     with suppress(OSError, AttributeError):  # beyond what the user may have; not on this system
@@ -302,6 +301,13 @@ def _start() -> subprocess.Popen[bytes]:
     if child.stdout.read(1) != b"+":
         raise subprocess.CalledProcessError(_end(child), child.args)
     return child
+
+
+def environment() -> dict[str, str]:
+    """What a child that reads what strangers sent needs of the environment: no key, no token."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    return kept | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}  # BLAS threads would eat address space
 
 
 def _room(child: subprocess.Popen[bytes]) -> int:

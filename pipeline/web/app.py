@@ -1,7 +1,5 @@
 """The application: routes, and what an exception of theirs is answered with."""
 
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,17 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from pipeline import __version__
+from pipeline.builds import Damaged
 from pipeline.imaging import BadImage
 from pipeline.photo import UserError
-from pipeline.web import api
+from pipeline.web import api, pages
 from pipeline.web.guard import HEADERS, Guard
 from pipeline.web.service import Missing, Service
+from pipeline.web.towers import Unready
 from pipeline.web.turns import Busy, Late
 
 STATIC = Path(__file__).parent / "static"
+STATUS = {"too_large": 413, "not_an_image": 415}  # of a BadImage, by its reason; 422 for others
 
 
 def create(service: Service, token: str | None = None) -> FastAPI:
@@ -35,11 +36,10 @@ def create(service: Service, token: str | None = None) -> FastAPI:
     )
     app.state.service = service
     app.include_router(api.router)
-    if importlib.util.find_spec("pipeline.web.pages"):
-        app.include_router(importlib.import_module("pipeline.web.pages").router, include_in_schema=False)
-    if STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=STATIC))
-    app.add_middleware(Guard, token=token, picture_bytes=service.limits.picture_bytes)
+    app.include_router(pages.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    limits = service.limits
+    app.add_middleware(Guard, token=token, picture_bytes=limits.picture_bytes, uploads=limits.uploads)
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
     return app
@@ -53,13 +53,18 @@ def _user(_: Request, error: Exception) -> JSONResponse:
     return _said(400, str(error).replace("--where", "where"))
 
 
+def _unready(request: Request, error: Exception) -> JSONResponse:
+    request.app.state.service.complain(error)
+    return _said(503, "the archive cannot be searched so now: whoever runs this server is told why where it runs")
+
+
 def _missing(_: Request, error: Exception) -> JSONResponse:
     return _said(404, str(error))
 
 
 def _bad_image(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BadImage)
-    return _said(api.status_of(error), f"this is no usable picture ({error.reason}: {error})")
+    return _said(STATUS.get(error.reason, 422), f"this is no usable picture ({error.reason}: {error})")
 
 
 def _busy(_: Request, error: Exception) -> JSONResponse:
@@ -87,6 +92,8 @@ def _http(_: Request, error: Exception) -> JSONResponse:
 
 ANSWERS: dict[Any, Any] = {
     UserError: _user,
+    Damaged: _unready,
+    Unready: _unready,
     Missing: _missing,
     BadImage: _bad_image,
     Busy: _busy,

@@ -6,6 +6,7 @@ And what it allocates there is not in its own account. Only a process of its own
 
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -20,22 +21,36 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, LifoQueue
 
+import duckdb
 import numpy as np
 
-from pipeline import builds
+from pipeline import builds, imaging
 from pipeline.photo import UserError
 from pipeline.web.turns import Busy
 
 MEMORY = 512 << 20  # bytes that DuckDB may take by its own account; its process twice as much and what it began with
 KEPT = 64 << 20  # bytes of row ids that are remembered
 LENGTH = struct.Struct("!Q")
+# Functions, tables and schemas as DuckDB's own parser names them: a text among an expression's has its quotes escaped.
+NAMES = re.compile(r'"(?:function|table|schema)_name":"([^"]*)"')
+ABOUT_ITSELF = (
+    "duckdb_",
+    "pragma_",
+    "pg_",
+    "sqlite_",
+    "information_schema",
+    "current_setting",
+    "which_secret",
+    "query",
+)
 
 
 class Filters:
     """The row ids that expressions keep, of any build. Threads may share it."""
 
-    def __init__(self, deadline: float, children: int = 2) -> None:
+    def __init__(self, deadline: float, waiting: int, children: int = 2) -> None:
         self.deadline = deadline  # seconds of one expression
+        self._places = threading.BoundedSemaphore(waiting)  # each who waits holds a thread of the server
         self._idle: LifoQueue[_Child | None] = LifoQueue()
         for _ in range(children):
             self._idle.put(None)
@@ -43,13 +58,18 @@ class Filters:
         self._lock = threading.Lock()
 
     def matching(self, build: builds.Build, wheres: Sequence[str]) -> np.ndarray:
-        """As `builds.matching`. Raises UserError also for what takes too long; Busy where too many wait."""
+        """As `builds.matching`. Raises UserError also for what takes too long; Busy where too many wait; Damaged."""
         key = (build.folders, tuple(wheres))
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        found = self._ask(build, wheres)
+        if not self._places.acquire(blocking=False):
+            raise Busy
+        try:
+            found = self._ask(build, wheres)
+        finally:
+            self._places.release()
         with self._lock:
             self._known[key] = found
             while sum(rows.nbytes for rows in self._known.values()) > KEPT and len(self._known) > 1:
@@ -62,7 +82,7 @@ class Filters:
         except Empty:
             raise Busy from None
         try:
-            if child and child.folders != build.folders:
+            if child and (child.folders != build.folders or child.is_gone()):
                 child.end()
                 child = None
             child = child or _Child(build.folders)
@@ -75,6 +95,8 @@ class Filters:
                 )
         finally:
             self._idle.put(child)
+        if answer[:1] == b"?":
+            raise builds.damaged(build.folders[-1])
         if answer[:1] == b"!":
             raise UserError(answer[1:].decode())
         return np.frombuffer(answer[1:], np.int64)
@@ -91,15 +113,12 @@ class _Child:
 
     def __init__(self, folders: tuple[Path, ...]) -> None:
         self.folders = folders
-        root = str(Path(__file__).parents[2])
-        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        # Nothing of the environment is its business, above all no key.
-        environment = {name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.web.filters", *map(str, folders)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+            env=imaging.environment(),
+            process_group=0,  # Ctrl-C is for the server, which ends it
         )
         assert self._process.stdin and self._process.stdout
         if self._process.stdout.read(1) != b"+":
@@ -126,6 +145,10 @@ class _Child:
                 size = LENGTH.size + LENGTH.unpack_from(answer)[0]
         return answer[LENGTH.size :]
 
+    def is_gone(self) -> bool:
+        """Whether it died while it was at rest."""
+        return self._process.poll() is not None
+
     def end(self) -> None:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -137,8 +160,10 @@ class _Child:
 
 def _serve(folders: tuple[Path, ...]) -> None:
     """The child: answers until its input ends."""
+    os.chdir("/")  # what an error quotes tells nothing of where this is
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    masked = np.load(folders[-1] / "masked.npy") if len(folders) > 1 else np.empty(0, np.int64)
+    with builds.reading(folders[-1]):
+        masked = np.load(folders[-1] / "masked.npy") if len(folders) > 1 else np.empty(0, np.int64)
     limits = {"memory_limit": f"{MEMORY}B", "temp_directory": "", "threads": "1"}  # nothing is written to disk
     database = builds.database(folders, masked, **limits)
     builds.matching(database, ["true"])
@@ -149,14 +174,27 @@ def _serve(folders: tuple[Path, ...]) -> None:
     answers.flush()
     while head := requests.read(LENGTH.size):
         asked = json.loads(requests.read(LENGTH.unpack(head)[0]))
-        signal.setitimer(signal.ITIMER_PROF, asked["deadline"])  # kills in any case, even an orphan
+        signal.setitimer(signal.ITIMER_REAL, asked["deadline"])  # kills in any case, even an orphan that sleeps
         try:
+            for where in asked["wheres"]:
+                _check(database, where)
             answer = b"=" + builds.matching(database, asked["wheres"]).tobytes()
+        except builds.Damaged:
+            answer = b"?"
         except UserError as error:
             answer = b"!" + str(error).encode()
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(LENGTH.pack(len(answer)) + answer)
         answers.flush()
+
+
+def _check(database: duckdb.DuckDBPyConnection, where: str) -> None:
+    """Raises UserError for what asks the database about itself: its settings say where the archive lies."""
+    # What is no expression has names of nothing here; that it is none is said by whoever evaluates it.
+    [said] = database.cursor().execute("SELECT json_serialize_sql('SELECT ' || ?::VARCHAR)", [where]).fetchall()
+    for name in NAMES.findall(said[0]):
+        if name.lower().startswith(ABOUT_ITSELF):
+            raise UserError(f"cannot use --where {where!r}: {name} is not for filters, which ask about photos alone")
 
 
 def _address_space() -> int:
@@ -165,4 +203,6 @@ def _address_space() -> int:
 
 
 if __name__ == "__main__":
-    _serve(tuple(map(Path, sys.argv[1:])))
+    # A damaged build is its parent's to tell of; a parent that was killed takes no answer.
+    with suppress(builds.Damaged, BrokenPipeError):
+        _serve(tuple(Path(folder).absolute() for folder in sys.argv[1:]))

@@ -4,19 +4,22 @@ Plain ASGI, so that a body that is too long is refused while it comes.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "tintype"
+COOKIE = "tintype"  # and the port: servers of one host share its cookies
 BODY_S = 30  # that a body may take to come
 FORM_BYTES = 1 << 16  # of a form around a picture
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+OWN_SITE = ("same-origin", "none")  # what browsers say of requests by our own page, and of typed addresses
+PAGES = ("/", "/photo/")  # where links of others may lead
+BUSY = 503, "too many send pictures at once: try again in a moment"
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 HEADERS = {
@@ -39,11 +42,14 @@ class Guard:
 
     Without a `token` only this machine asks, and is to ask by one of its own names: another name that leads here is a
     page from elsewhere that reaches for what it may not see (DNS rebinding). With one, all must know it: as
-    `Authorization: Bearer`, or once as `?token=`, which sets a cookie.
+    `Authorization: Bearer`, or once as `?token=`, which sets a cookie. Pages of others may link to our pages and ask
+    for nothing else: how long an answer takes would tell them what a `where` finds.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, picture_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, picture_bytes: int, uploads: int) -> None:
         self.app = app
+        self.uploads = uploads  # that may be taken in at a time; one that is read holds memory, and then a thread
+        self.taking = 0
         self.key = None if token is None else hashlib.sha256(token.encode()).hexdigest()
         self.most = picture_bytes + FORM_BYTES
 
@@ -66,19 +72,25 @@ class Guard:
                 await answer(message)
 
         refused = self._refused(scope, headers)
-        if refused is None and self.key is not None and not self._knows(headers):
+        if refused is None and self.key is not None and not self._knows(scope, headers):
             given = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
             if scope["method"] in SAFE and self._is_key(given):
                 return await _welcome(scope, answer, self.key)
             refused = (401, "this archive needs a token: Authorization: Bearer TOKEN, or once ?token=TOKEN")
         if refused:
             return await _refuse(answer, *refused)
+        sends = scope["method"] not in SAFE
+        if sends and self.taking >= self.uploads:
+            return await _pass_over(body, answer)
+        self.taking += sends
         # Whoever reads a form takes our refusal in the middle of it for a damaged form: that answer is not sent.
         try:
             await self.app(scope, body, answer_unless_refused)
         except Refused:
             if begun:
                 raise
+        finally:
+            self.taking -= sends
         if body.refused and not begun:
             await _refuse(answer, *body.refused)
 
@@ -87,10 +99,10 @@ class Guard:
         host = headers.get("host", "")
         if self.key is None and _hostname(host) not in OWN_NAMES:
             return 421, "this server answers to localhost alone: another name, or a proxy before it, needs --token"
+        if headers.get("sec-fetch-site", "none") not in OWN_SITE and not _opens_page(scope, headers):
+            return 403, "only the page of this server may ask it anything"
         if scope["method"] not in SAFE:
             origin = headers.get("origin")
-            if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-                return 403, "only the page of this server may send it anything"
             if origin is not None and urlsplit(origin).netloc != host:
                 return 403, "only the page of this server may send it anything"
         length = headers.get("content-length", "0")
@@ -98,17 +110,16 @@ class Guard:
             return 413, f"more than {self.most:,} bytes"
         return None
 
-    def _knows(self, headers: dict[str, str]) -> bool:
+    def _knows(self, scope: Scope, headers: dict[str, str]) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._is_key(
             given.strip().encode("latin-1").decode("utf-8", "surrogateescape")
         ):
             return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and self.key is not None and hmac.compare_digest(cookie.value, self.key)
+        # By hand: Python's own parser gives up at the first cookie that is not to its taste, and others set those.
+        cookies = (cookie.strip().partition("=") for cookie in headers.get("cookie", "").split(";"))
+        known = (self.key or "").encode()
+        return any(name == _cookie(scope) and hmac.compare_digest(value.encode(), known) for name, _, value in cookies)
 
     def _is_key(self, token: str) -> bool:
         given = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
@@ -162,13 +173,32 @@ def _hostname(host: str) -> str | None:
         return None
 
 
+def _cookie(scope: Scope) -> str:
+    return f"{COOKIE}-{scope['server'][1]}"
+
+
+def _opens_page(scope: Scope, headers: dict[str, str]) -> bool:
+    """Whether somebody follows a link, or is sent along one, to a page."""
+    navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    path: str = scope["path"]
+    return navigates and scope["method"] in SAFE and (path == PAGES[0] or path.startswith(PAGES[1:]))
+
+
+async def _pass_over(body: "_Counted", send: Send) -> None:
+    """Refuse a body that nobody has time for, after it came, none of it kept: who still sends hears no answer."""
+    with contextlib.suppress(Refused):
+        while not body.done:
+            await body()
+    await _refuse(send, *(body.refused or BUSY))
+
+
 async def _welcome(scope: Scope, send: Send, key: str) -> None:
     """The cookie, and the same address without the token."""
     query = [pair for pair in parse_qsl(scope["query_string"].decode("latin-1")) if pair[0] != "token"]
     path = "/" + quote(scope["path"]).lstrip("/")  # two slashes would lead to another host
     headers = {
         "location": f"{path}?{urlencode(query)}" if query else path,
-        "set-cookie": f"{COOKIE}={key}; HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000",
+        "set-cookie": f"{_cookie(scope)}={key}; HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000",
         "cache-control": "no-store",
     }
     await _send(send, 303, b"", headers)
@@ -178,6 +208,8 @@ async def _refuse(send: Send, status: int, error: str) -> None:
     headers = {"content-type": "application/json", "connection": "close"}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    if status == 503:
+        headers["retry-after"] = "1"
     await _send(send, status, json.dumps({"error": error}, ensure_ascii=False).encode(), headers)
 
 

@@ -17,20 +17,23 @@ import pyarrow.parquet as pq
 from fastapi import APIRouter, File, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from pipeline import page
+from pipeline.builds import Damaged
 from pipeline.imaging import BadImage
 from pipeline.photo import UserError
-from pipeline.search import Answer, hits, hits_json
+from pipeline.search import Answer, hits
 from pipeline.upkeep.rights import cell
 from pipeline.web import views
+from pipeline.web.api import Route, service_of
 from pipeline.web.params import Params
 from pipeline.web.service import Missing, Service
+from pipeline.web.towers import Unready
 from pipeline.web.turns import Busy, Late
 
+TROUBLES = (UserError, Unready, Missing, BadImage, Busy, Late, RequestValidationError, HTTPException)
 ALIKE = 8  # photos like one, below it
 STYLE_S = 3600  # that browsers may keep the palette
 
@@ -40,10 +43,13 @@ html = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,
 )
+for name in html.list_templates(["html"]):
+    html.get_template(name)  # what is read now is there later, whatever is installed meanwhile
 
 
-class Page(APIRoute):
+class Page(Route):
     """A route whose troubles are told on a page, in the words and with the status that the API has for them."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -52,7 +58,7 @@ class Page(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 return await answer(request)
-            except (UserError, Missing, BadImage, Busy, Late, RequestValidationError, HTTPException) as error:
+            except TROUBLES as error:
                 handlers = request.app.exception_handlers
                 said = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)(request, error)
                 return trouble(request, said)
@@ -61,11 +67,6 @@ class Page(APIRoute):
 
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-
-
-def service_of(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
 
 
 def shown(name: str, status: int, service: Service, **context: Any) -> HTMLResponse:
@@ -81,7 +82,10 @@ def trouble(request: Request, answer: Response) -> Response:
     if request.url.path == "/results":
         told: Response = PlainTextResponse(said, answer.status_code)
     else:
-        told = shown("trouble.html", answer.status_code, service, said=said, **views.form(service, {}, Params()))
+        try:
+            told = shown("trouble.html", answer.status_code, service, said=said, **views.form(service, {}, Params()))
+        except Damaged:  # then what the form offers cannot be read either
+            told = PlainTextResponse(said, answer.status_code)
     if "Retry-After" in answer.headers:
         told.headers["Retry-After"] = answer.headers["Retry-After"]
     return told
@@ -149,6 +153,8 @@ def photo_page(request: Request, photo_id: str) -> Response:
         alike = views.cards(service.search(asked), Params())
     except UserError as error:  # it has no vector
         lonely = str(error)
+    except (Busy, Late):
+        lonely = "Too many search at once: look again in a moment for those that are like it."
     context = views.form(service, {}, Params()) | {"brief": True, "photo": told, "alike": alike, "lonely": lonely}
     return shown("photo.html", 200, service, **context, notice=views.notice([told, *alike]))
 
@@ -159,7 +165,7 @@ def download(request: Request, kind: Literal["json", "csv", "parquet"]) -> Respo
     params = views.parsed(dict(request.query_params))
     found = service_of(request).search(params)
     body, media_type = {
-        "json": (lambda: json.dumps(hits_json(found.builds, found.answer), ensure_ascii=False), "application/json"),
+        "json": (lambda: json.dumps(found.told(), ensure_ascii=False), "application/json"),
         "csv": (lambda: as_csv(found.answer), "text/csv; charset=utf-8"),
         "parquet": (lambda: as_parquet(found.answer), "application/vnd.apache.parquet"),
     }[kind]
@@ -176,11 +182,16 @@ def as_parquet(answer: Answer) -> bytes:
 
 
 def as_csv(answer: Answer) -> str:
-    """The same rows, `ranks` as JSON; with the mark by which spreadsheets know UTF-8, and no text that is a formula."""
+    """The same rows, lists as JSON; with the mark by which spreadsheets know UTF-8, and no text that is a formula."""
     file = StringIO()
     writer = csv.writer(file)
     writer.writerow(hits.HITS.names)
     for row in pq.read_table(BytesIO(as_parquet(answer))).to_pylist():
-        row["ranks"] = json.dumps(dict(row["ranks"]))
-        writer.writerow([cell(value) if isinstance(value, str) else value for value in row.values()])
+        writer.writerow(map(_cell, (row | {"ranks": dict(row["ranks"])}).values()))
     return "\ufeff" + file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return cell(value) if isinstance(value, str) else value

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from typing import Any, cast, get_args
 from urllib.parse import urlencode
 
@@ -22,7 +23,7 @@ LONGEST = {
     "image": 20_000,
 }
 NO_LICENCE = "none"  # what `license` says for photos without one
-_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
+DATE = r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?"
 _YES, _NO = ("1", "true", "on", "yes"), ("0", "false", "off", "no")
 
 
@@ -45,7 +46,7 @@ class Params:
     before: str | None = None
     """Taken then or earlier: "1910" is all of that year."""
     license: str | None = None
-    """The URL of the licence, or "none" for photos without one."""
+    """The URL of the licence, its name where it has no URL, or "none" for photos of which nobody said one."""
     tag: str | None = None
     """One of the photo's tags."""
     where: str | None = None
@@ -70,7 +71,7 @@ class Params:
             if any((ord(c) < 32 and c not in "\t\r\n") or "\ud800" <= c <= "\udfff" for c in value):
                 raise UserError(f"{name} holds characters that are no text")
         for name in said.keys() & {"after", "before"}:
-            if not _DATE.fullmatch(said[name]):
+            if not _is_date(said[name]):
                 raise UserError(f"{name}={said[name]}: write a date as 1910, 1910-06 or 1910-06-03")
         if said.get("mode", "vector") not in get_args(Mode):
             raise UserError(f"mode={said['mode']}: one of {', '.join(get_args(Mode))}")
@@ -96,7 +97,7 @@ class Params:
             found.append(f"left(date_taken, {len(self.before)}) <= left({_literal(self.before)}, length(date_taken))")
         if self.license:
             is_ = "IS NULL" if self.license == NO_LICENCE else f"= {_literal(self.license)}"
-            found.append(f"license_url {is_}")
+            found.append(f"coalesce(license_url, license_name) {is_}")
         if self.tag:
             found.append(f"list_contains(tags, {_literal(self.tag)})")
         return found
@@ -127,6 +128,13 @@ class Params:
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {f.name: said[f.name] for f in fields(self) if said[f.name] != f.default}
         return urlencode({name: _written(value) for name, value in changed.items()})
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(re.fullmatch(DATE, text) and date.fromisoformat(text + "-01-01"[len(text) - 4 :]))
+    except ValueError:
+        return False
 
 
 def _number(name: str, text: str, most: float) -> float:

@@ -13,7 +13,7 @@ from pipeline.photo import UserError
 from pipeline.web.app import create
 from pipeline.web.service import Service
 
-CONNECTIONS = 200  # at a time; beyond that, 503
+CONNECTIONS = 200  # at a time; others are closed as they come
 IDLE_S = 5  # that a connection may do nothing
 HEAD_S = 10  # that the head of a request may take to come
 GRACE_S = 3  # for what is under way when the server is told to stop
@@ -50,7 +50,6 @@ def configured(service: Service, token: str | None = None) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=GRACE_S,
         http=Protocol,
@@ -66,6 +65,8 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.close()
         self._head = self.loop.call_later(HEAD_S, transport.close)
 
     def data_received(self, data: bytes) -> None:

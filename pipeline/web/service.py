@@ -5,6 +5,8 @@ filter is evaluated where it reaches nothing, and a thumbnail is that of a row i
 """
 
 import functools
+import re
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -25,11 +27,12 @@ from pipeline.upkeep import rights
 from pipeline.web import dropped
 from pipeline.web.filters import Filters
 from pipeline.web.params import Params
-from pipeline.web.towers import Towers
+from pipeline.web.towers import Towers, Unready
 from pipeline.web.turns import Turns
 
 SIZES = (240, 480, 960)  # pixels, long edge of thumbnails
 TAGS = 200  # the most frequent, of which the page is told
+PHOTO_ID = re.compile(r"[a-z][a-z0-9_-]*:\S+")  # what stands in a search's terms and looks like one is no word
 NO_ROWS = rights.Rights(None, None, None, None)  # type: ignore[arg-type]
 
 
@@ -41,10 +44,13 @@ class Limits:
     picture_pixels: int = 100_000_000
     decode_s: float = 10  # of CPU, for one picture
     filter_s: float = 5
+    uploads: int = 4  # taken in at a time: each holds a thread until decoder and model are done with it
+    filters: int = 6  # that are evaluated or wait for it
     waiting: int = 32  # searches and pictures that wait for the model
     patience_s: float = 30  # that one of them waits at most
     cache_bytes: int = 64 << 20  # of thumbnails
     reload_s: float = 3  # between looks whether there is a newer build
+    news_s: float = 1  # between looks at what was forgotten or corrected
 
 
 class Missing(LookupError):
@@ -61,13 +67,20 @@ class Found:
     milliseconds: float
     vector_name: str
 
+    def told(self) -> dict[str, Any]:
+        """The JSON of `tintype search`, but that of the archive's address only the last part is said."""
+        said = search.hits_json(self.builds, self.answer)
+        for index in (said["index"], *said.get("indexes", ())):
+            index["archive"] = named(index["archive"])
+        return said
+
 
 @dataclass(frozen=True)
 class _Asked:
-    """A search, as it waits for the model."""
+    """A search, as it waits for the model, and the builds that it began with: those in use may be newer by then."""
 
     query: Query
-    of: tuple[str, ...]
+    opened: tuple["_Opened", ...]
     collapse: bool
     kept: Mapping[tuple[str, str], np.ndarray]  # row ids, by embeddings and `where`
 
@@ -75,35 +88,61 @@ class _Asked:
 class _Opened:
     """One build in use, its model, and what is worked out once for it."""
 
-    def __init__(self, build: Build, towers: Towers | None = None) -> None:
+    def __init__(self, build: Build, news_s: float, towers: Towers | None = None) -> None:
         self.build = build
         self.towers = towers or Towers(build)
+        self.look_for_copies()
+        self._news_s = news_s
         self._news: tuple[Any, News] | None = None
-        self._lock = threading.Lock()
+        self._looked = 0.0
+        self._looking = threading.Lock()
 
     def news(self) -> News:
-        """As `Build.news`, read anew only where parts have come: a part never changes."""
-        archive = self.build.archive
-        with self._lock:
-            seen = tuple(tuple(storage.names(storage.join(archive.url, name))) for name in ("changes", "forgotten"))
-            if self._news is None or self._news[0] != seen:
-                self._news = (seen, self.build.news())
-            return self._news[1]
+        """As `Build.news`, as it stood `news_s` ago or later, read anew only where parts have come."""
+        is_old = self._news is None or time.monotonic() - self._looked >= self._news_s
+        # Stores take their time to list: one looks, and the others go on with what is known.
+        if is_old and self._looking.acquire(blocking=self._news is None):
+            try:
+                self._look()
+            finally:
+                self._looking.release()
+        assert self._news is not None
+        return self._news[1]
+
+    def _look(self) -> None:
+        if self._news is not None and time.monotonic() - self._looked < self._news_s:
+            return  # another did while this one waited
+        looked, url = time.monotonic(), self.build.archive.url
+        seen = tuple(tuple(storage.names(storage.join(url, name))) for name in ("changes", "forgotten"))
+        if self._news is None or self._news[0] != seen:  # a part never changes
+            self._news = (seen, self.build.news())
+        self._looked = looked
+
+    def look_for_copies(self) -> None:
+        """Set `copies_known`: whether somebody looked for duplicates."""
+        self.copies_known = storage.exists(report.url(self.build.archive, self.build.card["of"]))
 
     @functools.cached_property
     def facets(self) -> dict[str, Any]:
-        ask = self.build.database.cursor().execute
-        licences = ask(
-            "SELECT license_url, any_value(license_name), count(*) AS n FROM photos GROUP BY 1 ORDER BY n DESC, 1"
-        ).fetchall()
-        tags = ask(
-            "SELECT tag, count(*) AS n FROM (SELECT unnest(tags) AS tag FROM photos) GROUP BY 1 ORDER BY n DESC, 1 "
-            f"LIMIT {TAGS}"
-        ).fetchall()
-        [years] = ask(
-            "SELECT min(left(date_taken, 4)), max(left(date_taken, 4)) FROM photos WHERE date_taken IS NOT NULL"
-        ).fetchall()
+        with builds.reading(self.build.folders[-1]):
+            ask = self.build.database.cursor().execute
+            licences = ask(
+                "SELECT license_url, license_name, count(*) AS n FROM photos GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
+            ).fetchall()
+            tags = ask(
+                "SELECT tag, count(*) AS n FROM (SELECT unnest(tags) AS tag FROM photos) GROUP BY 1 ORDER BY n DESC, 1 "
+                f"LIMIT {TAGS}"
+            ).fetchall()
+            [years] = ask(
+                "SELECT min(left(date_taken, 4)), max(left(date_taken, 4)) FROM photos WHERE date_taken IS NOT NULL"
+            ).fetchall()
         return {"licenses": licences, "tags": tags, "years": years}
+
+    @functools.cached_property
+    def columns(self) -> list[tuple[str, str]]:
+        with builds.reading(self.build.folders[-1]):
+            view = self.build.database.cursor().view("photos")
+            return list(zip(view.columns, map(str, view.types), strict=True))
 
     @functools.cached_property
     def copies(self) -> Mapping[int, int]:
@@ -140,14 +179,16 @@ class Service:
         self.archive = Archive.open(url)
         names = tuple(dict.fromkeys(of)) or tuple(storage.names(storage.join(url, "index")))
         opened = [builds.open_build(url, name) for name in names] or [builds.open_build(url)]
-        self._opened = {build.card["of"]: _Opened(build) for build in opened}
+        self.name = named(url)
+        self._opened = {build.card["of"]: _Opened(build, self.limits.news_s) for build in opened}
         for one in self._opened.values():
             assert one.build.segments  # a damaged index is to be said now
         self._looked = time.monotonic()
         self._looking = threading.Lock()
+        self._complained: set[str] = set()
         self._thumbnails = Lately(self.limits.cache_bytes)
         self._pictures = Lately(self.limits.cache_bytes)
-        self._filters = Filters(self.limits.filter_s)
+        self._filters = Filters(self.limits.filter_s, self.limits.filters)
         self._checker = imaging.Checker(children=1, deadline=self.limits.decode_s)
         self._turns: Turns[_Asked | bytes, Any] = Turns(self._work, self.limits.waiting, self.limits.patience_s)
 
@@ -161,7 +202,10 @@ class Service:
 
         def load() -> None:
             for one in self._opened.values():
-                one.towers.warm()
+                try:
+                    one.towers.warm()
+                except Unready as error:
+                    self.complain(error)
 
         threading.Thread(target=load, name="warm", daemon=True).start()
 
@@ -170,22 +214,38 @@ class Service:
         """Those in use, in the order in which they were asked for."""
         return tuple(one.build for one in self._opened.values())
 
+    def complain(self, error: Exception) -> None:
+        """Tell whoever runs the server what is wrong here, once: whoever asks it can do nothing about that."""
+        said = str(error)
+        if said not in self._complained:
+            self._complained.add(said)
+            print(f"tintype: {said}", file=sys.stderr, flush=True)
+
     # --- searching ----------------------------------------------------------------------------------------------------
 
     def search(self, params: Params) -> Found:
-        """The hits of a search. Raises UserError; turns.Busy and turns.Late where too many search."""
+        """The hits of a search. Raises UserError; Unready; turns.Busy and turns.Late where too many search."""
+        try:
+            return self._search(params)
+        except builds.Damaged as error:
+            raise Unready(str(error)) from error
+        except UserError as error:
+            raise UserError(str(error).replace(self.archive.url, self.name)) from error
+
+    def _search(self, params: Params) -> Found:
         started = time.perf_counter()
         self._look()
         query = params.query()
-        opened = self._chosen(params.of)
+        opened = tuple(self._chosen(params.of))
+        for name in ("plus", "minus"):
+            self._check_term(name, getattr(params, name), opened)
         kept = {}
         if query.where is not None:
             # The user's own expression also stands alone: no bracket of it closes one of ours.
             wheres = [*params.filters(), *([params.where] if params.where else [])]
             for one in opened:
                 kept[one.build.card["of"], query.where] = self._filters.matching(one.build, wheres)
-        asked = _Asked(query, tuple(one.build.card["of"] for one in opened), params.collapse, kept)
-        answer: Answer = self._turns.ask(asked)
+        answer: Answer = self._turns.ask(_Asked(query, opened, params.collapse, kept))
         took = 1000 * (time.perf_counter() - started)
         return Found(answer, tuple(one.build for one in opened), took, search.ranking_name(opened[0].build))
 
@@ -196,40 +256,29 @@ class Service:
                 raise UserError(f"of={name[:100]}: these are searched here: {', '.join(self._opened)}")
         return [self._opened[name] for name in names]
 
+    def _check_term(self, name: str, term: str | None, opened: Sequence[_Opened]) -> None:
+        """Raises UserError for the id of a photo that none of the builds holds: it would be taken for words."""
+        if term is None or not PHOTO_ID.fullmatch(term):
+            return
+        if not any(set(one.build.row_ids([term]).values()) - one.news().hidden for one in opened):
+            raise UserError(f"{name}: {term[:100]} is no photo of this archive, or no longer")
+
     def _work(self, asked: Sequence[_Asked | bytes]) -> list[Any]:
         """The model's thread: searches that wait together are answered together."""
         done: dict[int, Any] = {}
-        alike: dict[tuple[tuple[str, ...], bool], list[int]] = {}
+        alike: dict[tuple[tuple[_Opened, ...], bool], list[int]] = {}
         for place, one in enumerate(asked):
             if isinstance(one, _Asked):
-                alike.setdefault((one.of, one.collapse), []).append(place)
+                alike.setdefault((one.opened, one.collapse), []).append(place)
             else:
                 done[place] = _outcome(functools.partial(self._embed, one))
-        for (of, collapse), places in alike.items():
+        for (opened, collapse), places in alike.items():
             some = [one for one in (asked[place] for place in places) if isinstance(one, _Asked)]
-            together = _outcome(functools.partial(self._answers, some, of, collapse))
-            if isinstance(together, UserError):  # one of them is to blame
-                found = [_outcome(functools.partial(self._answer, one, of, collapse)) for one in some]
-            else:
-                found = together
-            done |= zip(places, found, strict=True)
+            together = _outcome(functools.partial(_answers, some, opened, collapse))
+            if isinstance(together, Exception):  # one of them is to blame
+                together = [_outcome(functools.partial(_answer, one)) for one in some]
+            done |= zip(places, together, strict=True)
         return [done[place] for place in range(len(asked))]
-
-    def _answer(self, asked: _Asked, of: tuple[str, ...], collapse: bool) -> Answer:
-        return self._answers([asked], of, collapse)[0]
-
-    def _answers(self, asked: Sequence[_Asked], of: tuple[str, ...], collapse: bool) -> list[Answer]:
-        opened = [self._opened[name] for name in of]
-        kept = {key: rows for one in asked for key, rows in one.kept.items()}
-        spaces = [
-            Space(one.build, one.news(), functools.partial(_itself, one.towers), functools.partial(_kept, kept, name))
-            for name, one in zip(of, opened, strict=True)
-        ]
-        held = {build.card["of"]: build for build in self.builds}
-        outside = functools.partial(dropped.picture, builds=held)
-        return list(
-            search.within(spaces, [one.query for one in asked], opened[0].copies if collapse else None, outside)
-        )
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -302,58 +351,81 @@ class Service:
         the last year."""
         return self._chosen(of)[0].facets
 
-    def columns(self, of: str | None = None) -> list[str]:
-        """What `where` may ask for."""
-        return list(self._chosen(of)[0].build.database.cursor().view("photos").columns)
+    def columns(self) -> list[tuple[str, str]]:
+        """What `where` may ask for: names and types."""
+        return self._chosen(None)[0].columns
+
+    def hidden(self) -> frozenset[int]:
+        """Row ids of photos that are no longer here."""
+        return self._chosen(None)[0].news().hidden
+
+    def copies_known(self) -> bool:
+        """Whether somebody looked for duplicates."""
+        return self._chosen(None)[0].copies_known
 
     # --- newer builds -------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Have a thread look for newer builds, unless one did lately."""
-        if time.monotonic() - self._looked < self.limits.reload_s or not self._looking.acquire(blocking=False):
-            return
-        self._looked = time.monotonic()
-        threading.Thread(target=self._reload, name="reload", daemon=True).start()
+        if time.monotonic() - self._looked >= self.limits.reload_s and not self._looking.locked():
+            self._looked = time.monotonic()
+            threading.Thread(target=self.reload, name="reload", daemon=True).start()
 
-    def _reload(self) -> None:
-        try:
+    def reload(self) -> None:
+        """Take up newer builds. One that cannot be read is told of, and the older one stays in use."""
+        with self._looking:
             for of, one in list(self._opened.items()):
-                card = builds.current(self.archive, of)
-                if card is None or card["build"] == one.build.card["build"]:
-                    continue
-                build = builds.opened(self.archive, card)
-                assert build.segments
-                same = build.card["identity"] == one.build.card["identity"]
-                self._opened = self._opened | {of: _Opened(build, one.towers if same else None)}
-        finally:
-            self._looking.release()
+                try:
+                    self._opened = self._opened | {of: self._newest(of, one)}
+                except UserError as error:
+                    self.complain(error)
+
+    def _newest(self, of: str, one: _Opened) -> _Opened:
+        card = builds.current(self.archive, of)
+        if card is None or card["build"] == one.build.card["build"]:
+            one.look_for_copies()
+            return one
+        if card["format"] != builds.FORMAT:
+            raise UserError(f"the index of {of} was built anew by another release: start `tintype serve` of that one")
+        build = builds.opened(self.archive, card)
+        assert build.segments
+        same = build.card["identity"] == one.build.card["identity"]
+        return _Opened(build, self.limits.news_s, one.towers if same else None)
+
+
+def _answers(asked: Sequence[_Asked], opened: Sequence[_Opened], collapse: bool) -> list[Answer]:
+    kept = {key: rows for one in asked for key, rows in one.kept.items()}
+    spaces = [_space(one, kept) for one in opened]
+    outside = functools.partial(dropped.picture, builds={one.build.card["of"]: one.build for one in opened})
+    return list(search.within(spaces, [one.query for one in asked], opened[0].copies if collapse else None, outside))
+
+
+def _space(one: _Opened, kept: Mapping[tuple[str, str], np.ndarray]) -> Space:
+    return Space(one.build, one.news(), lambda: one.towers, lambda where: kept[one.build.card["of"], where])
+
+
+def _answer(asked: _Asked) -> Answer:
+    return _answers([asked], asked.opened, asked.collapse)[0]
+
+
+def named(url: str) -> str:
+    """What an archive is called: the last part of its address. Where it lies is nobody's business."""
+    return url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def credit(facts: Mapping[str, Any] | Hit) -> str:
     """A line of credit: “Title” by Owner, licence, page."""
-    get = facts.get if isinstance(facts, Mapping) else functools.partial(_attribute, facts)
+    get = facts.get if isinstance(facts, Mapping) else lambda name: getattr(facts, name, None)
     licence = rights.Rights(get("license_id"), get("license_name"), get("license_url"), NO_ROWS.photos)
     told = {name: " ".join((get(name) or "").split()) or None for name in ("title", "owner")}
     return rights.credit(told | {"page_url": get("page_url"), "source_url": get("source_url")}, licence)
 
 
-def _attribute(hit: Hit, name: str) -> Any:
-    return getattr(hit, name, None)
-
-
 def _outcome(work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except (UserError, imaging.BadImage) as error:
+    except (UserError, Unready, imaging.BadImage) as error:
         return error
-
-
-def _itself(towers: Towers) -> Towers:
-    return towers
-
-
-def _kept(kept: Mapping[tuple[str, str], np.ndarray], of: str, where: str) -> np.ndarray:
-    return kept[of, where]
 
 
 def _plain(value: Any) -> Any:

@@ -9,13 +9,21 @@ import numpy as np
 from PIL import Image
 
 from pipeline.builds import Build
+from pipeline.photo import UserError
 from pipeline.search import Embedder, model_of
 
 TEXTS = 2000  # whose vectors are remembered: who moves the slider asks for the same words again
 
 
+class Unready(Exception):
+    """What a server stands on is missing or damaged: no fault of whoever asks."""
+
+
 class Towers:
-    """The two towers of one model, each loaded when first asked for, and kept: search.Embedder."""
+    """The two towers of one model, each loaded when first asked for, and kept: search.Embedder.
+
+    Whatever needs one raises Unready where it cannot be loaded.
+    """
 
     def __init__(self, build: Build) -> None:
         self._build = build
@@ -55,7 +63,10 @@ class Towers:
     def _tower(self, name: Literal["text", "image"]) -> Embedder:
         with self._locks[name]:
             if name not in self._loaded:
-                self._loaded[name] = model_of(self._build, _loader(name))
+                try:
+                    self._loaded[name] = model_of(self._build, _loader(name))
+                except UserError as error:
+                    raise Unready(str(error)) from error
             return self._loaded[name]
 
 

@@ -8,10 +8,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipeline import page, storage, words
-from pipeline.builds import Build
+from pipeline import page, words
+from pipeline.builds import reading
 from pipeline.contact_sheet import UNSTATED, alt, dated, scores
-from pipeline.duplicates import report
 from pipeline.photo import UserError
 from pipeline.search import Answer, Picture, hits, in_words
 from pipeline.sources.licences import is_restricted
@@ -47,8 +46,7 @@ def archive(service: Service) -> dict[str, str]:
     first, last = service.facets()["years"]
     years = f", {first}–{last}" if first and first != last else f", {first}" if first else ""
     made = dated(build.card["created_at"], "day")
-    name = build.archive.url.rstrip("/").rsplit("/", 1)[-1]
-    return {"name": name, "told": f"{build.card['photos']:,} photos{years}, indexed {made}"}
+    return {"name": service.name, "told": f"{build.card['photos']:,} photos{years}, indexed {made}"}
 
 
 def notice(shown: Iterable[Mapping[str, Any]]) -> str | None:
@@ -76,9 +74,7 @@ def form(
     """What ask.html shows: what was typed, right or wrong, and what there is to choose from."""
     typed = {field.name: given.get(field.name, "") for field in fields(Params)}
     typed = {name: value or DEFAULTS.get(name, "") for name, value in typed.items()}
-    facets, build = service.facets(), service.builds[0]
     named = {picture.name: picture for picture in found.answer.pictures} if found else {}
-    view = build.database.cursor().view("photos")
     filters = sum(bool(typed[name]) for name in FILTERS)
     return {
         "typed": typed,
@@ -87,14 +83,11 @@ def form(
         "terms": {name: _term(service, named.get(typed[name])) for name in ("plus", "minus")},
         "open": {"arithmetic": bool(typed["plus"] or typed["minus"]), "filters": filters, "count": filters},
         "ks": sorted({*KS, params.k}),
-        "licences": [
-            {"value": url or NO_LICENCE, "name": name or url or "none stated", "photos": n}
-            for url, name, n in facets["licenses"]
-        ],
-        "tags": facets["tags"],
+        "licences": _licences(service),
+        "tags": service.facets()["tags"],
         "ofs": _embeddings(service),
-        "copies": _copies_known(build),
-        "columns": list(zip(view.columns, map(str, view.types), strict=True)),
+        "copies": service.copies_known(),
+        "columns": service.columns(),
         "kept": address(replace(params, q=None, image=None, plus=None, minus=None, scale=1.0, mode="vector")),
     }
 
@@ -127,9 +120,14 @@ def _embeddings(service: Service) -> list[str]:
     return names if len(names) == 1 else [*names, ",".join(names)]
 
 
-def _copies_known(build: Build) -> bool:
-    fs, path = storage.filesystem(report.url(build.archive, build.card["of"]))
-    return bool(fs.exists(path))
+def _licences(service: Service) -> list[dict[str, Any]]:
+    """What there is to choose from; names that stand for one URL stand together, as it is all that tells them apart."""
+    found: dict[str, dict[str, Any]] = {}
+    for url, name, number in service.facets()["licenses"]:
+        said = found.setdefault(url or name or NO_LICENCE, {"names": [], "photos": 0})
+        said["names"].append(name or url or "none stated")
+        said["photos"] += number
+    return [{"value": value, "name": " or ".join(s["names"]), "photos": s["photos"]} for value, s in found.items()]
 
 
 # --- hits -------------------------------------------------------------------------------------------------------------
@@ -262,11 +260,13 @@ def _named(service: Service, picture: Picture) -> str:
 def home(service: Service) -> dict[str, Any]:
     """What is in the archive: searches made of its titles and tags, and a dozen photos that are the same each time."""
     build = service.builds[0]
-    hidden = build.news().hidden
+    hidden = service.hidden()
     columns = ", ".join(("row_id", *HOME))
     # By their hashes: rows of one part, and photos of one day, are alike.
-    rows = build.database.cursor().execute(f"SELECT {columns} FROM photos ORDER BY hash(row_id) LIMIT {SAMPLE}")
-    photos = [dict(zip(("row_id", *HOME), row, strict=True)) for row in rows.fetchall() if row[0] not in hidden]
+    sql = f"SELECT {columns} FROM photos ORDER BY hash(row_id) LIMIT {SAMPLE}"
+    with reading(build.folders[-1]):
+        rows = build.database.cursor().execute(sql).fetchall()
+    photos = [dict(zip(("row_id", *HOME), row, strict=True)) for row in rows if row[0] not in hidden]
     told = archive(service)
     of = f"{_photos(build.card['photos'])} of {told['name']}"
     tags = [tag for tag, number in service.facets()["tags"] if ":" not in tag and number < build.card["photos"]]

@@ -25,7 +25,9 @@ def test_an_address_says_all_of_a_search() -> None:
 def test_filters_are_joined_and_texts_in_them_are_only_texts() -> None:
     params = Params.parse({"q": "a", "tag": "x' OR 'a'='a", "license": "none", "where": "k > 1 --"})
     assert params.query() == Query(
-        "a", where="license_url IS NULL AND list_contains(tags, 'x'' OR ''a''=''a') AND (k > 1 --\n)", k=24
+        "a",
+        where="coalesce(license_url, license_name) IS NULL AND list_contains(tags, 'x'' OR ''a''=''a') AND (k > 1 --\n)",
+        k=24,
     )
     assert Params.parse({"q": "a", "where": "k > 1"}).query().where == "k > 1"
 
@@ -39,6 +41,9 @@ def test_filters_are_joined_and_texts_in_them_are_only_texts() -> None:
         ({"scale": "nan"}, "from 0 to 5"),
         ({"scale": "5.1"}, "from 0 to 5"),
         ({"after": "1910-6"}, "write a date"),
+        ({"after": "1910-13"}, "write a date"),
+        ({"before": "1910-02-30"}, "write a date"),
+        ({"before": "١٩١٠"}, "write a date"),
         ({"mode": "image"}, "vector, hybrid, words"),
         ({"collapse": "maybe"}, "true or false"),
         ({"q": "a\0b"}, "no text"),
