@@ -19,6 +19,7 @@ FORM_BYTES = 1 << 16  # of a form around a picture
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 OWN_SITE = ("same-origin", "none")  # what browsers say of requests by our own page, and of typed addresses
 PAGES = ("/", "/photo/")  # where links of others may lead
+ENDS = 503, "the server was told to stop"
 BUSY = 503, "too many send pictures at once: try again in a moment"
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -89,6 +90,8 @@ class Guard:
         except Refused:
             if begun:
                 raise
+        except asyncio.CancelledError:  # uvicorn was told to stop, and takes what comes of that for a fault
+            return None if begun else await _refuse(answer, *ENDS)
         finally:
             self.taking -= sends
         if body.refused and not begun:

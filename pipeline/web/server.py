@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 from collections.abc import Callable, Sequence
 
@@ -22,11 +23,12 @@ GRACE_S = 3  # for what is under way when the server is told to stop
 def serve(
     url: str, of: Sequence[str], host: str, port: int, token: str | None, started: Callable[[str, int], None]
 ) -> None:
-    """Serve the archive at `url` until Ctrl-C; `started` is told the page's address, and how many photos there are.
+    """Serve the archive at `url` until Ctrl-C or SIGTERM; `started` is told its address, and how many photos there are.
 
     Raises UserError for a port that cannot be had, and for an archive that cannot be searched.
     """
     listening = _listen(host, port)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         service = Service(url, of)
         try:
@@ -39,6 +41,7 @@ def serve(
         finally:
             service.close()
     finally:
+        signal.signal(signal.SIGTERM, before)
         listening.close()
 
 

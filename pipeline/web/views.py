@@ -93,12 +93,14 @@ def form(
 
 
 def wrong(error: UserError | None) -> dict[str, str]:
-    """What is wrong, and the field that it is about: the search box where it is none of the others."""
+    """What is wrong, and the field that it is about: "q" is the search box, "form" none that can be marked."""
     if error is None:
         return {"field": "", "said": ""}
     said = str(error).replace("--where", "where").partition(" (columns: ")[0]
     first = said.replace("this filter", "where", 1).removeprefix("cannot use ").partition("=")[0].split()[0].rstrip(":")
-    return {"field": first if first in MARKED else "q", "said": said.removeprefix("q: ")}
+    # Others are told of below the search box, which is not to blame for them.
+    field = first if first in MARKED else "q" if first in ("q", "search") else "form"
+    return {"field": field, "said": said.removeprefix("q: ")}
 
 
 def _start(service: Service, params: Params, picture: Picture | None) -> dict[str, Any]:
@@ -165,6 +167,7 @@ def cards(found: Found, params: Params) -> list[dict[str, Any]]:
             "score": hits.score(hit),
             "score_is": found.answer.score(),
             "copies": hits.copies(hit),
+            "label": hits.label(hit),
             "ranks": ", ".join(f"{_ranking(found, name)} {rank}" for name, rank in hit.ranks.items()),
         }
         for hit in found.answer.hits

@@ -24,6 +24,7 @@ from pipeline.web.service import Limits, Service
 from tests import small_archive as small
 
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+RESERVED = "All Rights Reserved"
 ROWS = 30
 
 
@@ -80,6 +81,8 @@ def add_part(archive: Archive, part: int, model: openclip.Model, first: int) -> 
         facts: dict[str, Any] = {"tags": ["odd" if row % 2 else "even", SCRIPT], "date_taken": str(1900 + row)}
         if row % 3 == 0:
             facts |= {"license_id": None, "license_name": None, "license_url": None}
+        if row == 10:
+            facts |= {"license_id": "0", "license_name": RESERVED, "license_url": None}
         if row == 7:
             facts |= {"title": SCRIPT, "owner": SCRIPT, "page_url": "javascript:alert(3)"}
         photos.append(small.photo(f"flickr:{row}", **facts))

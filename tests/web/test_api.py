@@ -1,5 +1,6 @@
 """The API of a real server on loopback: answers, pictures, facts; forgotten photos; newer builds."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
 from tests import small_archive as small
-from tests.web.conftest import ROWS, SCRIPT, Served, add_part, make, picture, serving
+from tests.web.conftest import RESERVED, ROWS, SCRIPT, Served, add_part, make, picture, serving
 
 
 def test_answers_are_those_of_the_command(site: Served, loaded: openclip.Model) -> None:
@@ -46,6 +47,7 @@ def test_filters(site: Served) -> None:
     assert kept(after="1910", before="1912-06") == {10, 11, 12}
     assert kept(tag="odd") == set(range(1, ROWS, 2))
     assert kept(license="none") == set(range(0, ROWS, 3))
+    assert kept(license=RESERVED) == {10}
     assert kept(tag="odd", license="none", where="date_taken < '1910' -- no more") == {3, 9}
     assert kept(tag="odd", where="false OR row_id = 2") == set()
     assert kept(tag=SCRIPT, where="row_id = 1") == {1}
@@ -87,7 +89,8 @@ def test_facts_of_a_photo_and_of_the_archive(site: Served) -> None:
     assert about["archive"] == "archive"
     [one] = about["indexes"]
     assert one["of"] == "tiny" and one["photos"] == ROWS and one["years"] == ["1900", "1929"]
-    assert {licence["url"]: licence["photos"] for licence in one["licenses"]}[None] == 10
+    licences = {(licence["url"], licence["name"]): licence["photos"] for licence in one["licenses"]}
+    assert licences[None, None] == 10 and licences[None, RESERVED] == 1
     assert {"tag": SCRIPT, "photos": ROWS} in one["tags"]
 
 
@@ -143,3 +146,68 @@ def test_what_changes_while_it_is_served(changing: Served, loaded: openclip.Mode
         assert time.monotonic() < until
     assert len(told["hits"]) == 2 * ROWS - 2
     assert changing.get(f"/thumbnails/{1 << 20}.jpg").status_code == 200
+
+
+def test_builds_that_come_and_go_between_two_looks(
+    tmp_path: Path, model: Path, loaded: openclip.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make(str(tmp_path / "secret/archive"), model, loaded)
+    with serving(archive.url, reload_s=1000, filter_s=20) as served, ThreadPoolExecutor(2) as pool:
+        old = served.search(q="a", where="row_id >= 0")["index"]["build"]
+        add_part(archive, 1, loaded, ROWS)
+        index.build(archive, IndexSettings(of="tiny"))
+        slow = "len(list_sort(range(4000000))) > 0"
+        asked = [pool.submit(served.get, path, q="a", where=slow, k=100) for path in ("/api/search", "/")]
+        while served.service._filters._idle.qsize() == 2:
+            time.sleep(0.01)
+        served.service.reload()
+        told, shown = (one.result() for one in asked)
+        # It answers of the build that it began with, and the newer one is in use.
+        assert told.json()["index"]["build"] == old and len(told.json()["hits"]) == ROWS
+        assert shown.status_code == 200
+        new = served.search(q="a")["index"]["build"]
+        assert new != old
+
+        add_part(archive, 2, loaded, 2 * ROWS)
+        index.build(archive, IndexSettings(of="tiny"))
+        for build in (old, new):
+            shutil.rmtree(tmp_path / "secret/archive/index/tiny" / build, ignore_errors=True)
+        told = served.search(q="a", where="row_id >= 0 AND true", k=100)
+        assert told["index"]["build"] not in (old, new) and len(told["hits"]) == 3 * ROWS
+        assert capsys.readouterr().err == ""
+
+        shutil.rmtree(tmp_path / "secret/archive/index/tiny" / told["index"]["build"])
+        for path, given in {
+            "/api/search": {"q": "a", "where": "row_id > 1"},
+            "/results": {"q": "a"},
+            "/": {},
+            "/photo/flickr:3": {},
+            "/api/photos/flickr:3": {},
+        }.items():
+            answer = served.get(path, **given)
+            assert answer.status_code == 503 and "secret" not in answer.text and "delete" not in answer.text
+        assert "is damaged" in capsys.readouterr().err
+
+
+def test_without_weights(
+    tmp_path: Path, model: Path, loaded: openclip.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make(str(tmp_path / "secret/archive"), model, loaded)
+    shutil.rmtree(tmp_path / "secret/archive/models")
+    with serving(archive.url) as served:
+        served.service.warm()
+        assert served.ids(q='"title of flickr 12"', mode="words") == ["flickr:12"]
+        for _ in range(2):
+            answer = served.get("/api/search", q="a boat")
+            assert answer.status_code == 503 and "secret" not in answer.text
+        assert served.drop(picture(1)).status_code == 503
+        assert len(served.ids(image="flickr:3")) == 24
+    [line] = capsys.readouterr().err.splitlines()
+    assert "does not hold the weights" in line
+
+
+def test_a_photo_that_is_not_here_is_no_word(site: Served) -> None:
+    for name in ("plus", "minus"):
+        answer = site.get("/api/search", q="a", **{name: "flickr:999"})
+        assert answer.status_code == 400 and answer.json()["error"].startswith(f"{name}: flickr:999 is no photo")
+    assert site.ids(q="a", plus="note: a boat")

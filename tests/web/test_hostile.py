@@ -1,9 +1,11 @@
 """What hostile requests get: refused, or their texts shown as texts; the server goes on, and reaches nothing else."""
 
+import contextlib
 import http.client
 import io
 import json
 import select
+import signal
 import socket
 import struct
 import zlib
@@ -18,6 +20,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as seeded
 
+from pipeline.web import filters
 from pipeline.web.params import LONGEST
 from tests.web.conftest import SCRIPT, Served, picture, serving
 
@@ -171,6 +174,14 @@ OUTSIDE = [
     "true; INSTALL httpfs; LOAD httpfs",
     "true; SET enable_external_access = true",
     "query('COPY photos TO ''{tmp}/out.csv''') > 0",
+    "current_setting('allowed_paths')[1] > ''",
+    "system.main.current_setting('allowed_paths')[1] > ''",
+    'EXISTS (FROM "duckdb_settings"())',
+    "EXISTS (FROM pg_catalog.pg_settings)",
+    "EXISTS (FROM query('FROM duckdb_' || 'settings()'))",
+    "EXISTS (FROM duckdb_secrets())",
+    "EXISTS (FROM read_text('photos.parquet'))",
+    "row_id::DATE IS NULL",
     "(" * 1500 + "true" + ")" * 1500,
 ]
 
@@ -189,7 +200,49 @@ def test_sql_that_never_ends(site: Served) -> None:
 def test_sql_that_reaches_out(site: Served, where: str, tmp_path: Path) -> None:
     answer = site.get("/api/search", q="a", where=where.replace("{tmp}", str(tmp_path)))
     assert answer.status_code == 400 and "root:" not in answer.text
+    assert str(Path(site.service.archive.url).parent) not in answer.text
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_settings_may_stand_in_texts(site: Served) -> None:
+    text = 'current_setting(x), "function_name":"query"'
+    assert site.ids(q="a", where=f"title != '{text}' AND row_id = 3") == ["flickr:3"]
+
+
+def test_no_answer_says_where_the_archive_lies(site: Served) -> None:
+    answers = [
+        site.get("/api/search", q="a", collapse="1"),
+        site.get("/", q="a", collapse="1"),
+        site.get("/api/search", q="a"),
+        site.get("/download.json", q="a"),
+        site.get("/api/archive"),
+    ]
+    assert [answer.status_code for answer in answers] == [400, 200, 200, 200, 200]
+    assert not any(str(Path(site.service.archive.url).parent) in answer.text for answer in answers)
+
+
+def test_a_filter_that_nobody_waits_for_ends(site: Served) -> None:
+    child = filters._Child(site.service.builds[0].folders)
+    process = child._process
+    assert process.stdin
+    asked = json.dumps({"wheres": ["sleep_ms(600000) IS NULL"], "deadline": 0.5}).encode()
+    process.stdin.write(filters.LENGTH.pack(len(asked)) + asked)
+    process.stdin.flush()
+    assert process.wait(60) == -signal.SIGALRM
+    assert child.is_gone()
+    child.end()
+
+
+def test_a_filter_that_was_killed_at_rest(site: Served) -> None:
+    with serving(site.service.archive.url) as served:
+        assert served.ids(q="a", where="row_id = 3") == ["flickr:3"]
+        idle = served.service._filters._idle
+        for child in [idle.get() for _ in range(idle.qsize())]:
+            if child:
+                child._process.kill()
+                child._process.wait()
+            idle.put(child)
+        assert served.ids(q="a", where="row_id = 4") == ["flickr:4"]
 
 
 def test_texts_in_filters_are_no_sql(site: Served) -> None:
@@ -231,6 +284,22 @@ def test_pages_of_others_send_nothing(site: Served) -> None:
     assert site.drop(picture(1), headers={"Origin": site.url, "Sec-Fetch-Site": "same-origin"}).status_code == 200
 
 
+def test_pages_of_others_ask_nothing(site: Served) -> None:
+    for place in ("cross-site", "same-site"):
+        link = {"Sec_Fetch_Site": place, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+        for path, headers, status in (
+            ("/?q=a", link, 200),
+            ("/photo/flickr:3", link, 200),
+            ("/?q=a", link | {"Sec_Fetch_Dest": "iframe"}, 403),
+            ("/?q=a", link | {"Sec_Fetch_Mode": "no-cors"}, 403),
+            ("/api/search?q=a", link, 403),
+            ("/results?q=a", link, 403),
+            ("/thumbnails/3.jpg", {"Sec_Fetch_Site": place, "Sec_Fetch_Mode": "no-cors"}, 403),
+        ):
+            assert asked(site, path=path, **headers)[0] == status
+    assert asked(site, path="/api/search?q=a", Sec_Fetch_Site="same-origin")[0] == 200
+
+
 def test_the_token(site: Served) -> None:
     with serving(site.service.archive.url, token="geheim ü") as served:
         assert served.get("/api/archive").status_code == 401
@@ -251,6 +320,11 @@ def test_the_token(site: Served) -> None:
                 part.strip() for part in welcome.headers["Set-Cookie"].split(";")
             }
             assert session.get(served.url + "/api/archive", timeout=60).status_code == 200
+            [cookie] = session.cookies
+        assert cookie.name == f"tintype-{urlsplit(served.url).port}"  # another server's on this host is another
+        for odd in ('prefs={"a":1}; ', "x y=1; foo[]=2; ", "tintype=x; ", "ä=ö; "):
+            given = {"Cookie": f"{odd}{cookie.name}={cookie.value}".encode().decode("latin-1")}
+            assert requests.get(served.url + "/api/archive", headers=given, timeout=60).status_code == 200
 
 
 # --- too many, too slow, too strange ----------------------------------------------------------------------------------
@@ -264,6 +338,45 @@ def test_more_than_may_wait(site: Served) -> None:
         assert set(statuses) == {200, 503}
         assert answers[statuses.index(503)].headers["Retry-After"] == "1"
         assert served.search(q="again")["hits"]
+
+
+def test_more_uploads_than_may_come(site: Served) -> None:
+    with serving(site.service.archive.url, uploads=1) as served:
+        place = urlsplit(served.url)
+        head = "POST /api/pictures HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+            connection.sendall(b"--x\r\n")
+            while (answer := served.drop(picture(1))).status_code == 200:  # until the first has come
+                pass
+            assert answer.status_code == 503 and answer.headers["Retry-After"] == "1"
+            assert served.drop(bytes(MOST + 200_000)).status_code == 413
+            assert served.search(q="a")["hits"]
+        while (answer := served.drop(picture(1))).status_code == 503:
+            pass
+        assert answer.status_code == 200
+
+
+def test_more_filters_than_may_wait(site: Served) -> None:
+    with serving(site.service.archive.url, filters=1, filter_s=1.0) as served, ThreadPoolExecutor(4) as pool:
+        wheres = [f"sleep_ms({n}) IS NULL" for n in range(600_000, 600_004)]
+        answers = pool.map(lambda where: served.get("/api/search", q="a", where=where), wheres)
+        assert {answer.status_code for answer in answers} == {400, 503}
+        assert served.ids(q="a", where="row_id = 3") == ["flickr:3"]
+
+
+def test_more_connections_than_are_held(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.web.server.CONNECTIONS", 2)
+    with serving(site.service.archive.url) as served, contextlib.ExitStack() as held:
+        place = urlsplit(served.url)
+        ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for status in (b"HTTP/1.1 200", b"HTTP/1.1 200", b""):
+            connection = held.enter_context(socket.create_connection((place.hostname, place.port), timeout=30))
+            try:
+                connection.sendall(ask)
+                assert connection.recv(12) == status
+            except ConnectionError:
+                assert status == b""
 
 
 def test_what_takes_too_long(site: Served) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import requests
 
-from pipeline import builds, cli
+from pipeline import builds, cli, search
 from pipeline.models import openclip
+from pipeline.photo import Hit
+from pipeline.search import Answer, Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
+from pipeline.web import pages
 from tests import small_archive as small
 from tests.web.conftest import SCRIPT, Served, make, picture, serving
 
@@ -124,6 +128,24 @@ def test_no_cell_is_a_formula(site: Served) -> None:
     rows = list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"), newline="")))
     assert len(rows) == 24
     assert (rows[0]["text"], rows[0]["plus"]) == ("'=1+1", "'@now")
+    assert json.loads(rows[0]["ranks"]).keys() <= {"tiny", "words"}
+
+
+def test_labels_in_csv_are_json() -> None:
+    labels = [{"label": 'a "tent"', "probability": 0.5}]
+    facts: dict[str, Any] = dict.fromkeys(search.FACTS) | {"photo_id": "x:3", "labels": labels}
+    answer = Answer(Query("a tent"), (Hit(1, 0.5, row_id=3, **facts),), ())
+    [row] = csv.DictReader(io.StringIO(pages.as_csv(answer).removeprefix("\ufeff"), newline=""))
+    assert json.loads(row["labels"]) == labels
+    assert row["caption"] == ""
+
+
+def test_what_is_wrong_marks_no_field_that_is_right(site: Served) -> None:
+    shown = Page(site.get("/", q="a", k="0"))
+    assert "k=0: a whole number from 1 to 100" in shown.text
+    assert not any("aria-invalid" in given for given in shown.all("input"))
+    [tag] = Page(site.get("/", q="a", plus="flickr:999")).all("input", name="plus")
+    assert "aria-invalid" in tag
 
 
 @pytest.fixture(scope="module")

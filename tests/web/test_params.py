@@ -24,9 +24,10 @@ def test_an_address_says_all_of_a_search() -> None:
 
 def test_filters_are_joined_and_texts_in_them_are_only_texts() -> None:
     params = Params.parse({"q": "a", "tag": "x' OR 'a'='a", "license": "none", "where": "k > 1 --"})
+    licence = "coalesce(license_url, license_name) IS NULL"
     assert params.query() == Query(
         "a",
-        where="coalesce(license_url, license_name) IS NULL AND list_contains(tags, 'x'' OR ''a''=''a') AND (k > 1 --\n)",
+        where=f"{licence} AND list_contains(tags, 'x'' OR ''a''=''a') AND (k > 1 --\n)",
         k=24,
     )
     assert Params.parse({"q": "a", "where": "k > 1"}).query().where == "k > 1"

@@ -14,7 +14,7 @@ from pipeline.archive import Archive
 from pipeline.cli import main
 from pipeline.models import openclip
 from tests import small_archive as small
-from tests.web.conftest import Served, make
+from tests.web.conftest import Served, make, picture
 
 COMMAND = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())", "serve"]
 
@@ -25,11 +25,22 @@ def refused(capsys: pytest.CaptureFixture[str], *given: str) -> str:
     return line
 
 
-def test_it_serves_until_ctrl_c(site: Served) -> None:
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")  # of each thread, those that it started
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_stop(site: Served, number: signal.Signals) -> None:
     command = [*COMMAND, site.service.archive.url, "--port", "0", "--token"]
     environment = os.environ | {"TINTYPE_TOKEN": "open sesame"}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as server:
         try:
             assert server.stderr
@@ -40,11 +51,21 @@ def test_it_serves_until_ctrl_c(site: Served) -> None:
             headers = {"Authorization": "Bearer open sesame"}
             answer = requests.get(f"{url}api/search?q=a+boat", headers=headers, timeout=60)
             assert len(answer.json()["hits"]) == 24
-            server.send_signal(signal.SIGINT)
+            # A filter and a dropped picture: each has a child, which knows no key and does not hear Ctrl-C.
+            answer = requests.get(f"{url}api/search?q=a&where=row_id=3", headers=headers, timeout=60)
+            assert len(answer.json()["hits"]) == 1
+            files = {"file": picture(1)}
+            assert requests.post(f"{url}api/pictures", files=files, headers=headers, timeout=60).status_code == 200
+            started = children(server.pid)
+            assert len(started) == 2
+            for child in started:
+                assert b"sesame" not in Path(f"/proc/{child}/environ").read_bytes()
+            os.killpg(server.pid, number)
             said = server.communicate(timeout=60)
         finally:
             server.kill()
     assert server.returncode == 0 and said == ("", "")
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
 
 
 def test_what_it_refuses(

@@ -24,6 +24,7 @@ const WAIT_MS = 20000;
 const ADDRESS_MS = 250; // browsers allow some hundred changes of the address in half a minute, and no more
 let stale = false; // the form changed since the request under way was sent
 let asking = false;
+let leaving = false; // for another page, which ends the request under way
 let changingAddress = 0;
 
 const asked = () => new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
@@ -42,7 +43,7 @@ async function refine() {
       if (!answer.headers.get("content-type").startsWith("text/html")) throw new Error(text); // what is wrong, in a line
       show(text);
     } catch (error) {
-      complain(error.name === "TimeoutError" || error instanceof TypeError ? "The server does not answer." : error.message);
+      if (!leaving) complain(error.name === "TimeoutError" || error instanceof TypeError ? "The server does not answer." : error.message);
     }
   }
   byId("found")?.removeAttribute("aria-busy");
@@ -72,13 +73,17 @@ if (form) {
     if (form.elements.plus.value || form.elements.minus.value) refine();
   });
   form.addEventListener("change", ({ target }) => {
-    if (["mode", "license", "k", "of", "collapse"].includes(target.name)) refine();
+    if (target.name !== "q" && target.name !== "scale") refine(); // what is typed counts for the links of the hits, too
   });
   form.addEventListener("submit", () => {
+    leaving = true;
     byId("found")?.setAttribute("aria-busy", "true");
     say("Searching");
   });
-  addEventListener("pageshow", () => byId("found")?.removeAttribute("aria-busy"));
+  addEventListener("pageshow", () => {
+    leaving = false;
+    byId("found")?.removeAttribute("aria-busy");
+  });
 }
 
 document.addEventListener("click", async ({ target }) => {
@@ -98,7 +103,10 @@ document.addEventListener("click", async ({ target }) => {
 
 // --- a picture from outside --------------------------------------------------------------------------------------------
 
-async function bring(file) {
+const TOLD = "tintype-told"; // to the page that comes next
+
+async function bring(files) {
+  const file = picture(files);
   if (!file) return;
   complain("");
   say(`Sending ${file.name}`);
@@ -112,6 +120,7 @@ async function bring(file) {
     const search = asked();
     for (const name of ["q", "mode", "plus", "minus", "scale"]) search.delete(name);
     search.set("image", said.image);
+    if (files.length > 1) sessionStorage.setItem(TOLD, `Of ${files.length} files ${file.name} was taken: search by one picture at a time.`);
     location.assign(`/?${search}`);
   } catch (error) {
     const refused = error instanceof TypeError || error instanceof SyntaxError;
@@ -125,12 +134,11 @@ const picture = (list) => [...(list ?? [])].find((file) => file.type.startsWith(
 
 if (form) {
   const chooser = document.querySelector("input[name=file]");
-  chooser.addEventListener("change", () => bring(chooser.files[0]));
+  chooser.addEventListener("change", () => bring(chooser.files));
   addEventListener("paste", (event) => {
-    const file = picture(event.clipboardData?.files);
-    if (!file) return;
+    if (!event.clipboardData?.files.length) return;
     event.preventDefault();
-    bring(file);
+    bring(event.clipboardData.files);
   });
   let ours = false; // a picture of this page is dragged
   addEventListener("dragstart", () => { ours = true; });
@@ -148,7 +156,7 @@ if (form) {
     target.hidden = true;
     if (!over(event)) return;
     event.preventDefault();
-    bring(picture(event.dataTransfer.files));
+    bring(event.dataTransfer.files);
   });
 }
 
@@ -191,3 +199,7 @@ addEventListener("keydown", (event) => {
 });
 
 begin(byId("found"));
+if (trouble && sessionStorage.getItem(TOLD)) {
+  complain(sessionStorage.getItem(TOLD));
+  sessionStorage.removeItem(TOLD);
+}
