@@ -73,7 +73,7 @@ def test_mistakes_that_are_seen_before_anything_is_written(
 def test_from_list_to_search(conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", str(conf)]) == 0
     assert "72 photos listed" in capsys.readouterr().out
-    assert "no embeddings yet" in refused(capsys, "index", conf)
+    assert "no embeddings 'tiny' yet" in refused(capsys, "index", conf)
     assert "no index" in refused(capsys, "search", conf, "a boat")
     assert main(["run", str(conf), "--no-list"]) == 0
     capsys.readouterr()

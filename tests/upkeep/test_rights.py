@@ -205,4 +205,4 @@ def test_where_nothing_can_be_said_or_written(tmp_path: Path, capsys: pytest.Cap
     archive = made(tmp_path, small.photo("flickr:1"))
     for option in ("--csv", "--html"):
         assert main(["rights", archive.url, option, str(tmp_path / "nowhere" / "file")]) == 2
-        assert "nowhere/file: No such file or directory" in capsys.readouterr().err
+        assert "nowhere/file: there is no folder" in capsys.readouterr().err

@@ -536,7 +536,7 @@ def test_a_photo_forgotten_before_it_was_fetched(tmp_path: Path) -> None:
 def test_the_command(archive: Archive, conf: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", conf]) == 0
     shown = capsys.readouterr()
-    assert "no problem found" in shown.out and "captions/tiny: 20 rows" in shown.err
+    assert "no problem found" in shown.out
     rewrite(archive, CAPTIONS, 2, source_write_id="another")
     assert main(["verify", archive.url]) == 1
     shown = capsys.readouterr().out
