@@ -13,6 +13,8 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.importing import without_compiler
+
 Tower = Literal["text", "image"]
 
 MASK = "attn_mask"  # the only tensor that is in no checkpoint, which both of open_clip's text towers compute
@@ -35,7 +37,8 @@ def load(create: Callable[[str], Any], path: Path, tower: Tower) -> Any | None:
     None where it cannot be had so: the checkpoint names its weights in another way than open_clip, or the network
     computes tensors of its own when it is made. What a damaged checkpoint raises, its readers say each in their way.
     """
-    with torch.device("meta"):
+    # On that device torch works out shapes by functions that its compiler is to leave alone, and imports it to say so.
+    with torch.device("meta"), without_compiler():
         net = strip(create("meta"), tower)
     wanted = dict(net.state_dict())
     given = _read(path, wanted)

@@ -5,8 +5,9 @@ it come sympy and most of torch: 5 of 11 seconds, for each command and each work
 modules that only pretend to be it. These are gone afterwards: whoever asks torch to compile gets the real one.
 """
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -43,6 +44,25 @@ class _Pretend(MetaPathFinder, Loader):
         pass
 
 
+@contextlib.contextmanager
+def without_compiler() -> Iterator[None]:
+    """What asks for the compiler in here gets one that does nothing, unless the real one is there already."""
+    if COMPILER in sys.modules:
+        yield
+        return
+    pretend = _Pretend()
+    sys.meta_path.insert(0, pretend)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(pretend)
+        for name in [name for name, found in sys.modules.items() if isinstance(found, _Pretended)]:
+            parent, _, last = name.rpartition(".")
+            del sys.modules[name]
+            if parent in sys.modules:
+                vars(sys.modules[parent]).pop(last, None)
+
+
 class _Quickly(MetaPathFinder, Loader):
     """Finds open_clip, once, and imports it beside such modules."""
 
@@ -61,17 +81,8 @@ class _Quickly(MetaPathFinder, Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        pretend = _Pretend()
-        sys.meta_path.insert(0, pretend)
-        try:
+        with without_compiler():
             self.loader.exec_module(module)
-        finally:
-            sys.meta_path.remove(pretend)
-            for name in [name for name, found in sys.modules.items() if isinstance(found, _Pretended)]:
-                parent, _, last = name.rpartition(".")
-                del sys.modules[name]
-                if parent in sys.modules:
-                    vars(sys.modules[parent]).pop(last, None)
 
 
 def leave_compiler_out() -> None:
