@@ -99,7 +99,7 @@ def serving(archive: Path) -> Iterator[Server]:
 
 
 def environment() -> dict[str, str]:
-    """Ours, with Python's compiled files kept, as they are unless somebody forbids it: a start takes 7 s more without."""
+    """Ours, with Python's compiled files kept, as they are unless forbidden: a start takes 7 s more without."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "tintype-benchmark-pyc")}
 
