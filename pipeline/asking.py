@@ -1,5 +1,6 @@
 """The commands that ask an archive, and change nothing in it but caches: search, verify, report, export, …"""
 
+import functools
 import json
 import sys
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from pipeline.upkeep.inspection import count
 from pipeline.upkeep.verify import verify
 
 if TYPE_CHECKING:
-    from pipeline.models.openclip import Model
+    from pipeline.models.openclip import Model, Tower
 
 STALE = "tintype: the index is older than its tables; `tintype index CONF` renews it"
 
@@ -67,7 +68,8 @@ def search_command(
     copies, note = report.groups(searched[0]) if collapse else (None, None)
     if note:
         print(f"tintype: {note}", file=sys.stderr)
-    answers = warned(search.answers(searched, asked, model_of, copies), searched[0])
+    load = functools.partial(model_of, tower=None if any(query.image for query in asked) else "text")
+    answers = warned(search.answers(searched, asked, load, copies), searched[0])
     if len(asked) > 1 and (hits_file or as_json or html):
         answers = progress.counted(answers, len(asked), "queries", err)
     if as_json or html:
@@ -222,12 +224,13 @@ def export_command(
         out.print(terminal.exported(said), highlight=False)
 
 
-def model_of(build: builds.Build) -> "Model":
-    """The model that an index was made with, from the weights in its archive."""
+def model_of(build: builds.Build, tower: "Tower | None" = None) -> "Model":
+    """The model that an index was made with, from the weights in its archive; only a tower of it where that will do."""
     from pipeline.models import store
 
     made = build.card["identity"]
-    return store.load(build.archive.url, made["model"], made["pretrained"], made["checkpoint_sha256"])
+    archive = build.archive.url
+    return store.load(archive, made["model"], made["pretrained"], made["checkpoint_sha256"], tower=tower)
 
 
 def describe_command(

@@ -75,7 +75,7 @@ def evaluate_command(
     for build in asked:
         if not index.is_fresh(build.archive, build.card):
             err.print(STALE, highlight=False)
-    sides = [retrieval.indexed(build, model_of) for build in asked]
+    sides = [retrieval.indexed(build, functools.partial(model_of, tower="text")) for build in asked]
     said = retrieval.evaluate(asked[0], sides, SHOWN, kind=texts, where=where, limit=limit)
     if html:
         from pipeline.evaluation import sheet
