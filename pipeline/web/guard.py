@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "tintype"  # and the port: servers of one host share its cookies
 BODY_S = 30  # that a body may take to come
+LINGER_S = 2  # that the rest of a refused body is read and thrown away
 FORM_BYTES = 1 << 16  # of a form around a picture
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 OWN_SITE = ("same-origin", "none")  # what browsers say of requests by our own page, and of typed addresses
@@ -79,7 +80,7 @@ class Guard:
                 return await _welcome(scope, answer, self.key)
             refused = (401, "this archive needs a token: Authorization: Bearer TOKEN, or once ?token=TOKEN")
         if refused:
-            return await _refuse(answer, *refused)
+            return await _refuse(body, answer, *refused)
         sends = scope["method"] not in SAFE
         if sends and self.taking >= self.uploads:
             return await _pass_over(body, answer)
@@ -91,11 +92,11 @@ class Guard:
             if begun:
                 raise
         except asyncio.CancelledError:  # uvicorn was told to stop, and takes what comes of that for a fault
-            return None if begun else await _refuse(answer, *ENDS)
+            return None if begun else await _refuse(body, answer, *ENDS)
         finally:
             self.taking -= sends
         if body.refused and not begun:
-            await _refuse(answer, *body.refused)
+            await _refuse(body, answer, *body.refused)
 
     def _refused(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """(status, reason) of a request that nobody may make, or None."""
@@ -155,6 +156,17 @@ class _Counted:
             raise Refused
         return message
 
+    async def pass_over(self) -> None:
+        """Read what is still sent, for a while, and not without end: a connection closed before that is reset, and
+        its answer lost."""
+        read = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.done and read < self.most:
+                    message = await self.receive()
+                    read += len(message.get("body", b""))
+                    self.done = not message.get("more_body", False)
+
 
 def guarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Headers of an answer, with those that all have. What does not say so is asked for again each time."""
@@ -192,7 +204,7 @@ async def _pass_over(body: "_Counted", send: Send) -> None:
     with contextlib.suppress(Refused):
         while not body.done:
             await body()
-    await _refuse(send, *(body.refused or BUSY))
+    await _refuse(body, send, *(body.refused or BUSY))
 
 
 async def _welcome(scope: Scope, send: Send, key: str) -> None:
@@ -207,7 +219,8 @@ async def _welcome(scope: Scope, send: Send, key: str) -> None:
     await _send(send, 303, b"", headers)
 
 
-async def _refuse(send: Send, status: int, error: str) -> None:
+async def _refuse(body: "_Counted", send: Send, status: int, error: str) -> None:
+    await body.pass_over()
     headers = {"content-type": "application/json", "connection": "close"}
     if status == 401:
         headers["www-authenticate"] = "Bearer"

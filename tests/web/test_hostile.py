@@ -141,7 +141,7 @@ def test_an_upload_that_does_not(site: Served) -> None:
             connection.sendall(b"%x\r\n%b\r\n" % (1_000_000, bytes(1_000_000)))
             sent += 1_000_000
         assert connection.recv(12) == b"HTTP/1.1 413"
-    assert MOST - 1_000_000 <= sent < 2 * MOST
+    assert MOST - 1_000_000 <= sent < 3 * MOST  # a refused body is read on for a while, or its answer is lost
 
 
 def test_a_form_without_a_picture(site: Served) -> None:
