@@ -237,20 +237,8 @@ def load(
     device = device or default_device()
     precision = default_precision(device) if precision == "auto" else precision
     path, sha256 = (path, sha256) if path and sha256 else _located(model, pretrained, path)
-    if path is None:
-        weights.check_name(model)
-    # A repository of the hub, once fetched, is a folder like any other.
     in_folder = path is not None and model.startswith((LOCAL_DIR, HUB))
-    source = f"{LOCAL_DIR}{path.parent}" if path is not None and in_folder else model
-    try:
-        config = open_clip.get_model_config(source)
-        text = config["text_cfg"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
-    if ("hf_tokenizer_name" in text or "hf_model_name" in text) and not importlib.util.find_spec("transformers"):
-        raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[multilingual]'")
-    net = _build(model, source, pretrained, path, tower)
-    tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
+    net, tokenizer, config = network(model, pretrained, path, tower)
     identity: dict[str, Any] = {
         "model": weights.portable(model),
         "pretrained": pretrained
@@ -259,7 +247,7 @@ def load(
         "weights_license": settings.LICENSES.get((model, settings.tag(pretrained) or "")),
         "tokenizer": {
             "class": type(tokenizer).__name__,
-            "source": text.get("hf_tokenizer_name"),
+            "source": config["text_cfg"].get("hf_tokenizer_name"),
             "context_length": tokenizer.context_length,
         },
         "preprocessing": net.visual.preprocess_cfg,
@@ -274,6 +262,28 @@ def load(
     if device == "cuda" and tower != "text":
         loaded.find_batch()
     return loaded
+
+
+def network(model: str, pretrained: str | None, path: Path | None, tower: Tower | None = None) -> tuple[Any, Any, dict]:
+    """OpenCLIP's network on CPU in fp32, its tokenizer, and its configuration (`model_cfg`).
+
+    The weights come from `path`; random ones for None, always the same. Raises UserError as `load` does.
+    """
+    if path is None and not model.startswith(LOCAL_DIR):
+        weights.check_name(model)
+    # A repository of the hub, once fetched, is a folder like any other.
+    in_folder = path is not None and model.startswith((LOCAL_DIR, HUB))
+    source = f"{LOCAL_DIR}{path.parent}" if path is not None and in_folder else model
+    try:
+        config = open_clip.get_model_config(source)
+        text = config["text_cfg"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
+    if ("hf_tokenizer_name" in text or "hf_model_name" in text) and not importlib.util.find_spec("transformers"):
+        raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[transformers]'")
+    net = _build(model, source, pretrained, path, tower)
+    tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
+    return net, tokenizer, config
 
 
 def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Path | None, str | None]:
