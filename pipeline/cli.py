@@ -16,6 +16,7 @@ from pipeline.plan import plan
 from pipeline.sources.flickr import address
 from pipeline.stages import index
 from pipeline.status import status
+from pipeline.training.command import train_command
 from pipeline.upkeep import correct, forget
 from pipeline.work import STEPS
 
@@ -162,6 +163,7 @@ app.command("describe")(asking.describe_command)
 app.command("evaluate")(evaluating.evaluate_command)
 app.command("compare")(evaluating.compare_command)
 app.command("serve")(serving.serve_command)
+app.command("train")(train_command)
 
 
 @app.command("forget")

@@ -369,6 +369,24 @@ def enough(asked: bool) -> None:
         )
 
 
+def shared_by(workers: int, device: str) -> tuple[bool, int]:
+    """Whether so many workers that train get a GPU each, and how many CPUs each has.
+
+    `device`: auto, gpu or cpu. Raises UserError where the cluster has too few.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if device == "gpu" or (device == "auto" and gpus):
+        if device == "auto" and gpus < workers:
+            raise UserError(f"workers: {workers} want a GPU each, and the Ray cluster has {gpus}; device: cpu is slow")
+        shares = [int(node.get("CPU", 1) // node["GPU"]) for node in nodes if node.get("GPU")]
+        return True, max(1, min(shares, default=1))
+    cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+    if sum(cpus) < workers:
+        raise UserError(f"workers: {workers} want a CPU each, and the Ray cluster has {sum(cpus)}")
+    return False, max(1, min(cpus) // math.ceil(workers / len(cpus)))
+
+
 def seen_from_every_node(url: str) -> None:
     """Refuse an archive on a local path that is not one folder to all: every node would quietly write its own.
 

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +31,7 @@ from pipeline.stages.index import IndexSettings
 AnySource = Annotated[FlickrSource | FolderSource | ParquetSource, pydantic.Discriminator("kind")]
 
 
+Kind = TypeVar("Kind")
 TABLE = re.compile(r"\w[\w.-]*")
 
 
@@ -187,21 +188,30 @@ def load(path: str, overrides: Sequence[str] = ()) -> Settings:
 
 
 def _read(path: str, overrides: Sequence[str]) -> Settings:
-    given = read_yaml(path, "configuration")
-    if not isinstance(given, dict):
+    return parse(given(path, overrides), path)
+
+
+def given(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """What a configuration says, with the overrides, not yet validated. Raises UserError."""
+    said = read_yaml(path, "configuration")
+    if not isinstance(said, dict):
         raise UserError(f"{path} holds no settings; see conf/ for examples")
     for override in overrides:
-        _set(given, override)
-    return parse(given, path)
+        _set(said, override)
+    return said
 
 
 def parse(given: Mapping[str, Any], where: str = "the configuration") -> Settings:
     """Validate settings. Raises UserError naming each wrong key in one line."""
+    return _consistent(validated(Settings, given, where), where)
+
+
+def validated(cls: type[Kind], given: Mapping[str, Any], where: str) -> Kind:
+    """Settings of a class. Raises UserError naming each wrong key in one line."""
     try:
-        settings = pydantic.TypeAdapter(Settings).validate_python(given)
+        return pydantic.TypeAdapter(cls).validate_python(given)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_told(e, Settings) for e in error.errors())) from error
-    return _consistent(settings, where)
+        raise UserError(f"{where}: " + "; ".join(_told(e, cls) for e in error.errors())) from error
 
 
 def _with_classes(settings: Settings, where: str) -> Settings:

@@ -30,7 +30,8 @@ FLOORS = [
     ["report"],
     ["asking", "demo", "serving"],
     ["evaluating"],
-    ["cli", "training"],
+    ["training"],
+    ["cli"],
 ]
 ONLY_IN = {
     "ray": ("cluster", "training"),

@@ -264,10 +264,12 @@ def load(
     return loaded
 
 
-def network(model: str, pretrained: str | None, path: Path | None, tower: Tower | None = None) -> tuple[Any, Any, dict]:
+def network(
+    model: str, pretrained: str | None, path: Path | None, tower: Tower | None = None, seed: int = SEED
+) -> tuple[Any, Any, dict]:
     """OpenCLIP's network on CPU in fp32, its tokenizer, and its configuration (`model_cfg`).
 
-    The weights come from `path`; random ones for None, always the same. Raises UserError as `load` does.
+    The weights come from `path`; random ones for None, by `seed`. Raises UserError as `load` does.
     """
     if path is None and not model.startswith(LOCAL_DIR):
         weights.check_name(model)
@@ -281,7 +283,7 @@ def network(model: str, pretrained: str | None, path: Path | None, tower: Tower 
         raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
     if ("hf_tokenizer_name" in text or "hf_model_name" in text) and not importlib.util.find_spec("transformers"):
         raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[transformers]'")
-    net = _build(model, source, pretrained, path, tower)
+    net = _build(model, source, pretrained, path, tower, seed)
     tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
     return net, tokenizer, config
 
@@ -292,16 +294,19 @@ def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Pat
     return (path, weights.sha256(path)) if path else weights.checkpoint(model, pretrained)
 
 
-def _build(model: str, source: str, pretrained: str | None, path: Path | None, tower: Tower | None) -> Any:
+def _build(model: str, source: str, pretrained: str | None, path: Path | None, tower: Tower | None, seed: int) -> Any:
     """The network on CPU in fp32, its weights from `path`, or random ones for None; with `tower` alone if given."""
     if path and tower:
         with contextlib.suppress(*UNFIT):  # a file that is damaged is so for the whole network too, and said below
             if half := halves.load(partial(_create, model, source, pretrained), path, tower):
                 return half
-    net = _create(model, source, pretrained)
+    net = _create(model, source, pretrained, seed=seed)
     if path is None:
         if isinstance(net, open_clip.CoCa):  # open_clip leaves this one uninitialised
-            torch.nn.init.normal_(net.text_decoder.text_projection, std=net.text_decoder.width**-0.5)
+            generator = torch.Generator().manual_seed(seed)
+            torch.nn.init.normal_(
+                net.text_decoder.text_projection, std=net.text_decoder.width**-0.5, generator=generator
+            )
     else:
         try:
             with _quiet():
@@ -311,10 +316,10 @@ def _build(model: str, source: str, pretrained: str | None, path: Path | None, t
     return halves.strip(net, tower) if tower else net
 
 
-def _create(model: str, source: str, pretrained: str | None, device: str = "cpu") -> Any:
-    """The network with random weights, always the same."""
+def _create(model: str, source: str, pretrained: str | None, device: str = "cpu", seed: int = SEED) -> Any:
+    """The network with random weights, for a seed always the same."""
     with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         try:
             return open_clip.create_model(
                 source,

@@ -9,11 +9,14 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
+import filelock
 import numpy as np
 from PIL import Image
 
+from pipeline import imaging
 from pipeline.demo.scenes import (
     COLOURS,
     NEVER_TRAINED,
@@ -42,9 +45,28 @@ def training_scenes() -> Iterator[Scene]:
         yield twin(scene, random.Random(f"twin {seed}"))
 
 
+def training_set(count: int) -> list[Scene]:
+    """So many training scenes, twins side by side. Half of them are of two things in colours, five times as many as
+    chance would give: these alone teach whose colour is whose."""
+    wanted = {True: count // 4, False: (count + 1) // 2 - count // 4}
+    found: list[Scene] = []
+    for scene, other in _by_twos(training_scenes()):
+        telling = len(scene.things) == 2 and shows_colour(scene.medium)
+        if wanted[telling]:
+            wanted[telling] -= 1
+            found += [scene, other]
+        if not any(wanted.values()):
+            return found
+    raise AssertionError("training scenes have no end")
+
+
 def unseen_scenes(count: int) -> list[Scene]:
     """Scenes for evaluation, which neither the archive nor training holds; never-trained pairs included."""
     return [random_scene(FIRST_UNSEEN_SEED + i) for i in range(count)]
+
+
+def _by_twos(scenes: Iterator[Scene]) -> Iterator[tuple[Scene, Scene]]:
+    return zip(scenes, scenes, strict=True)
 
 
 def twin(scene: Scene, dice: random.Random) -> Scene:
@@ -93,21 +115,21 @@ def render(scenes: Sequence[Scene], side: int) -> np.ndarray:
     return pictures
 
 
-def training_pool(path: Path, count: int, side: int, workers: int) -> tuple[list[Scene], np.ndarray]:
-    """The first `count` training scenes and their pictures, from the file of an earlier run if there is one.
+def training_pool(path: Path, scenes: Sequence[Scene], side: int) -> np.ndarray:
+    """These scenes' pictures, uint8[scenes, side, side, 3], mapped from the file of an earlier run if there is one.
 
-    Returns:
-        The scenes, twins side by side, and uint8 [count, side, side, 3], mapped from the file.
+    Of several processes that want them at once, one draws, on all CPUs that it may use.
     """
-    scenes = list(itertools.islice(training_scenes(), count))
-    if not path.exists():
-        part = path.with_suffix(".part.npy")
-        pool = np.lib.format.open_memmap(part, "w+", np.uint8, (count, side, side, 3))
-        chunks = [range(start, min(start + 500, count)) for start in range(0, count, 500)]
-        with ProcessPoolExecutor(workers) as drawers:
-            drawn = drawers.map(render, ([scenes[i] for i in chunk] for chunk in chunks), itertools.repeat(side))
-            for chunk, pictures in zip(chunks, drawn, strict=True):
-                pool[chunk.start : chunk.stop] = pictures
-        pool.flush()
-        part.rename(path)
-    return scenes, np.load(path, mmap_mode="r")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            part = path.with_suffix(".part.npy")
+            pool = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), side, side, 3))
+            chunks = [range(start, min(start + 500, len(scenes))) for start in range(0, len(scenes), 500)]
+            with ProcessPoolExecutor(imaging.cpus(), get_context("forkserver")) as drawers:
+                drawn = drawers.map(render, ([scenes[i] for i in chunk] for chunk in chunks), itertools.repeat(side))
+                for chunk, pictures in zip(chunks, drawn, strict=True):
+                    pool[chunk.start : chunk.stop] = pictures
+            pool.flush()
+            part.rename(path)
+    return np.load(path, mmap_mode="r")

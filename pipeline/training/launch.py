@@ -1,0 +1,132 @@
+"""Where a training runs: on the workers of Ray Train, or in this process."""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import distributed
+
+from pipeline import logs
+from pipeline.models import openclip
+from pipeline.photo import UserError
+from pipeline.training import loop
+from pipeline.training.loop import Tell
+from pipeline.training.opening import open_data
+from pipeline.training.settings import TrainSettings
+from pipeline.training.steps import World
+
+LOOK_S = 0.5  # between looks at what the workers told
+RETRIES = 3  # of workers that were lost; each goes on from the last checkpoint
+
+
+def here(asked: TrainSettings, tell: Tell) -> None:
+    """Train in this process. Raises UserError."""
+    if asked.workers > 1:
+        raise UserError("workers: more than one takes runner: ray")
+    work = loop.prepare(asked, World(), openclip.default_device(), open_data)
+    loop.run(work, tell)
+
+
+@contextlib.contextmanager
+def every(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile, in a thread of its own, do this every few seconds."""
+    ended = threading.Event()
+
+    def again() -> None:
+        while not ended.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=again, name="ears", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class Ears:
+    """What the workers tell, on its way to the driver; an actor of Ray."""
+
+    def __init__(self) -> None:
+        self.lines: list[Any] = []
+
+    def hear(self, line: Any) -> None:
+        self.lines.append(line)
+
+    def heard(self) -> list[Any]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+def on_ray(asked: TrainSettings, tell: Tell) -> None:
+    """Train on the connected Ray, by Ray Train's TorchTrainer. Raises UserError."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from pipeline import cluster
+
+    cluster.seen_from_every_node(asked.out)
+    gpu, threads = cluster.shared_by(asked.workers, asked.device)
+    ears: Any = ray.remote(Ears).options(num_cpus=0).remote()
+    problems: list[str] = []
+
+    def listen() -> None:
+        for line in ray.get(ears.heard.remote()):
+            if isinstance(line, str):
+                problems.append(line)
+            else:
+                tell(line)
+
+    with tempfile.TemporaryDirectory() as folder, every(LOOK_S, listen):
+        trainer = TorchTrainer(
+            worker,
+            train_loop_config={"asked": asked, "ears": ears, "threads": threads},
+            scaling_config=ScalingConfig(
+                num_workers=asked.workers,
+                use_gpu=gpu,
+                resources_per_worker={"CPU": threads, **({"GPU": 1} if gpu else {})},
+            ),
+            run_config=RunConfig(name="train", storage_path=folder, failure_config=FailureConfig(max_failures=RETRIES)),
+        )
+        trainer.fit()
+    listen()
+    if problems:
+        raise UserError(problems[0])
+
+
+def worker(config: dict[str, Any]) -> None:
+    """What each worker of Ray Train does. A user's mistake is told, and ends all workers; it is no failure to retry."""
+    import ray.train.torch
+
+    logs.to_stderr()
+    asked, ears = config["asked"], config["ears"]
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size())
+    device = str(ray.train.torch.get_device()).partition(":")[0]
+    openclip.use_threads(config["threads"])
+    problem, work = None, None
+    try:
+        work = loop.prepare(asked, world, device, open_data)
+    except UserError as error:
+        problem = str(error)
+    if not _agreed(work is not None, world, device) or work is None:
+        if problem:
+            ears.hear.remote(problem)
+        return
+    try:
+        loop.run(work, ears.hear.remote)
+    except UserError as error:  # the same on all workers, at the same step
+        ears.hear.remote(str(error))
+
+
+def _agreed(ready: bool, world: World, device: str) -> bool:
+    """Whether all workers are ready: none shall wait for one that has gone."""
+    votes = torch.tensor([int(ready)], device=device)
+    if world.size > 1:
+        distributed.all_reduce(votes)
+    return int(votes) == world.size

@@ -1,0 +1,290 @@
+"""A training from its first step, or its last checkpoint, to its end: what each worker does."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import Tensor, distributed
+from torch.nn import functional
+from torchvision.transforms import Compose
+
+from pipeline import storage
+from pipeline.models import openclip, weights
+from pipeline.photo import UserError
+from pipeline.training import batches, judge, state, steps, towers
+from pipeline.training.examples import Joined, split
+from pipeline.training.settings import TrainSettings
+from pipeline.training.state import Line, State
+from pipeline.training.steps import Labels, Piece, World
+
+Tell = Callable[[Line], None]
+OpenData = Callable[..., Joined]  # settings of data, fit, side, preprocessing → examples
+REACH = 1 / 24  # of a side: how far a disturbed picture is moved at most
+
+
+@dataclass
+class Work:
+    """What stays the same from step to step."""
+
+    asked: TrainSettings
+    world: World
+    device: str
+    precision: str
+    net: Any
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    tokenizer: Any
+    vocabulary: list[int] | None
+    tables: dict[str, Tensor]  # the full ones, where those of the network are narrowed
+    start: dict[str, Tensor] | None  # the weights it started from, where they are mixed in
+    examples: Joined
+    training: np.ndarray  # rows, in groups
+    validating: list[int]
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        return towers.narrowed(self.tokenizer, self.vocabulary)(texts)
+
+    def decode(self, ids: list[int]) -> str:
+        known = self.vocabulary
+        return str(self.tokenizer.decode([known[i] for i in ids] if known else ids)).strip()
+
+    def normalized(self, pixels: np.ndarray) -> Tensor:
+        """uint8[n, side, side, 3] → float32[n, 3, side, side] on the device, as OpenCLIP's ToTensor and Normalize."""
+        mean, std = (torch.tensor(self.preprocess[name], device=self.device) for name in ("mean", "std"))
+        moved = torch.from_numpy(pixels).to(self.device)
+        return ((moved / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def prepare(asked: TrainSettings, world: World, device: str, open_data: OpenData) -> Work:
+    """The network and the data. Raises UserError for whatever the settings ask for and is not there."""
+    path = None if asked.from_scratch else weights.checkpoint(asked.model, asked.pretrained)[0]
+    net, tokenizer, config = openclip.network(asked.model, asked.pretrained, path, seed=asked.seed)
+    if asked.loss.captions and not isinstance(net, open_clip.CoCa):
+        raise UserError(f"loss.captions: {asked.model} writes no captions; name a CoCa, or leave it out")
+    if asked.batch % (asked.workers * asked.accumulate):
+        raise UserError(f"batch: {asked.batch} pictures are not shared by workers and pieces without a rest")
+    preprocess = net.visual.preprocess_cfg
+    size = preprocess["size"]
+    *fit, _, _ = image_transform_v2(PreprocessCfg(**preprocess), is_train=False).transforms
+    examples = open_data(asked.data, Compose(fit), size if isinstance(size, int) else max(size), preprocess)
+    rows, validating = split(examples.ids, asked.validation.share, asked.validation.photos)
+    training = batches.groups(rows, examples.together)
+    if len(validating) < 2 or not len(training):
+        raise UserError(
+            f"{len(rows)} photos to train on and {len(validating)} to validate with are too few: "
+            "name more of them, or another validation.share"
+        )
+    towers.unlock(net, asked)
+    if asked.recompute:
+        net.set_grad_checkpointing(True)
+    vocabulary, tables = None, {}
+    if asked.tokens == "used":
+        vocabulary = towers.vocabulary(tokenizer, _said(examples))
+        tables = towers.narrow(net, vocabulary, blank=asked.from_scratch)
+        _check_unused(tables, vocabulary, asked)
+    start = {name: value.clone().to(device) for name, value in net.state_dict().items()} if asked.mix < 1 else None
+    precision = openclip.default_precision(device) if asked.precision == "auto" else asked.precision
+    return Work(
+        asked=asked,
+        world=world,
+        device=device,
+        precision=precision,
+        net=net.to(device),
+        config=config,
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        tables=tables,
+        start=start,
+        examples=examples,
+        training=training,
+        validating=validating,
+    )
+
+
+def _said(examples: Joined) -> Iterator[str]:
+    """All texts that may come, as their words; of texts in templates, those of the templates too."""
+    for row in range(len(examples.ids)):
+        yield from examples.claims(row)
+        yield examples.caption(row) or ""
+        yield from (template.replace("{}", " ") for template in examples.templates(row))
+
+
+def _check_unused(tables: dict[str, Tensor], vocabulary: list[int], asked: TrainSettings) -> None:
+    """Raises UserError where the tokens that are left out have logits that must be known."""
+    table = tables.get("text_decoder.text_projection")
+    if asked.loss.captions and table is not None:
+        unused = torch.ones(table.shape[1], dtype=torch.bool)
+        unused[vocabulary] = False
+        if table[:, unused].any():
+            raise UserError("tokens: used goes without loss.captions, unless it is from_scratch or was trained so")
+
+
+def run(work: Work, tell: Tell, stop: Callable[[], bool] = lambda: False) -> None:
+    """Train to the end, from the last checkpoint if there is one. `tell` hears each step's line, on the first worker.
+
+    `stop`: asked before each step; a training that is told so writes a checkpoint, and goes on another time.
+    """
+    asked, world = work.asked, work.world
+    table = work.tables.get("text_decoder.text_projection")
+    unused = 0 if table is None else table.shape[1] - len(work.vocabulary or ())
+    module = towers.Towers(work.net, asked, unused, work.precision).to(work.device)
+    now = State(module, towers.optimizer(module, asked), None)
+    if asked.average:
+        now.average = {name: value.detach().clone() for name, value in work.net.state_dict().items()}
+    state.restore(now, asked, work.device)
+    spread = steps.over_workers(module, world)
+    if now.step == 0 and not now.history:
+        _judge(work, now, tell)
+    todo = range(now.step, asked.steps)
+    for step, (pieces, labels) in zip(todo, storage.ahead(lambda step: _prepared(work, step), todo), strict=True):
+        if stop():
+            break
+        _set_rate(now.optimizer, rate(step, asked))
+        towers.set_training(module)
+        line = steps.learn(spread, now.optimizer, asked, pieces, labels, world, _seed(asked, step))
+        if not math.isfinite(line["loss"]):
+            raise UserError(f"the loss is no number at step {step}: lower learning_rate, or precision: fp32")
+        now.step = step + 1
+        _forget_slowly(work, now)
+        now.history.append({"step": now.step, "rate": rate(step, asked), **line})
+        if world.rank == 0:
+            tell(now.history[-1])
+        if now.step % asked.validation.every == 0 or now.step == asked.steps:
+            _judge(work, now, tell)
+        if now.step % asked.save_every == 0 or now.step == asked.steps:
+            _save(work, now)
+    else:
+        return
+    _save(work, now)
+
+
+def _save(work: Work, now: State) -> None:
+    if work.world.rank == 0:
+        state.save(now, work.asked)
+
+
+def rate(step: int, asked: TrainSettings) -> float:
+    """The learning rate of a step: a warm-up along a line, then half a cosine down to nothing."""
+    warm = asked.warm_up * asked.steps
+    if step + 1 < warm:
+        return asked.learning_rate * (step + 1) / warm
+    along = (step + 1 - warm) / max(1.0, asked.steps - warm)
+    return asked.learning_rate * (0.5 + 0.5 * math.cos(math.pi * min(1.0, along)))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def _seed(asked: TrainSettings, step: int) -> int:
+    return asked.seed * 1_000_003 + step
+
+
+def _prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
+    """This worker's pieces of a step, and what is true of the whole step."""
+    asked, world = work.asked, work.world
+    batch = batches.plan(
+        work.examples,
+        work.training,
+        step,
+        size=asked.batch,
+        texts=asked.texts or asked.batch,
+        seed=asked.seed,
+    )
+    count = world.size * asked.accumulate
+    mine = slice(world.rank * asked.accumulate, (world.rank + 1) * asked.accumulate)
+    pieces = []
+    rows, texts = steps.shares(len(batch.rows), count)[mine], steps.shares(len(batch.texts), count)[mine]
+    for places, said in zip(rows, texts, strict=True):
+        pixels = work.normalized(work.examples.pixels([batch.rows[place] for place in places]))
+        if asked.disturb:
+            pixels = disturbed(pixels, [(asked.seed, step, place) for place in places])
+        captions = None
+        if asked.loss.captions:
+            captions = work.tokenize([batch.captions[place] for place in places]).to(work.device)
+        pieces.append(Piece(pixels, work.tokenize([batch.texts[i] for i in said]).to(work.device), captions))
+    told = (torch.from_numpy(array).to(work.device) for array in (batch.own, batch.true, batch.confusable))
+    return pieces, Labels(*told)
+
+
+def disturbed(pixels: Tensor, seeds: Sequence[tuple[int, ...]]) -> Tensor:
+    """Pictures moved a little, brighter or darker, and grainy; each by its own seed, wherever it is computed.
+
+    Args:
+        pixels: normalised, float32[n, 3, side, side]
+    """
+    side = pixels.shape[-1]
+    reach = max(1, round(REACH * side))
+    padded = functional.pad(pixels, (reach,) * 4, mode="replicate")
+    found = torch.empty_like(pixels)
+    for i, seed in enumerate(seeds):
+        dice = np.random.default_rng(seed)
+        dy, dx = dice.integers(0, 2 * reach + 1, 2).tolist()
+        grain = torch.from_numpy(dice.standard_normal((3, side, side), np.float32)).to(pixels.device)
+        moved = padded[i, :, dy : dy + side, dx : dx + side]
+        found[i] = moved * dice.uniform(0.9, 1.1) + dice.uniform(-0.15, 0.15) + 0.05 * grain
+    return found
+
+
+def _forget_slowly(work: Work, now: State) -> None:
+    """Move the running mean of the weights; quickly at first, when they still change much."""
+    if now.average is None:
+        return
+    keep = min(work.asked.average, (1 + now.step) / (20 + now.step))
+    held = work.net.state_dict()
+    with torch.no_grad():
+        for name, value in now.average.items():
+            value.lerp_(held[name], 1.0 - keep) if value.is_floating_point() else value.copy_(held[name])
+
+
+def result(work: Work, now: State) -> dict[str, Tensor]:
+    """The weights that are judged and saved: the running mean if there is one, mixed with those it started from."""
+    found = {name: value.detach() for name, value in (now.average or work.net.state_dict()).items()}
+    if work.start is None:
+        return found
+    return {
+        name: torch.lerp(work.start[name], value, work.asked.mix) if value.is_floating_point() else value
+        for name, value in found.items()
+    }
+
+
+def _judge(work: Work, now: State, tell: Tell) -> None:
+    """Measure on the first worker, and keep the model there if none was better."""
+    if work.world.rank == 0:
+        asked, examples, rows = work.asked, work.examples, work.validating
+        before = now.best()
+        kept = result(work, now)
+        with towers.wearing(work.net, kept):
+            found = judge.judge(
+                work.net,
+                examples,
+                rows,
+                lambda some: work.normalized(examples.pixels(some)),
+                work.tokenize,
+                texts=[asked_for(examples, row) for row in rows],
+                captions=asked.validation.captions if asked.loss.captions else 0,
+                decode=work.decode,
+            )
+        line = {"step": now.step, **found}
+        now.history.append(line)
+        if before is None or line["recall@1"] > before["recall@1"]:
+            wide = towers.widened(kept, work.tables, work.vocabulary) if work.vocabulary else kept
+            state.write_model(asked, work.config, work.preprocess, wide)
+        state.tell(now, asked)
+        tell(line)
+    if work.world.size > 1:
+        distributed.barrier()
+
+
+def asked_for(examples: Joined, row: int) -> str:
+    """The text that is to find a photo of validation: its caption, else the first that is true of it, in a template."""
+    templates = examples.templates(row)
+    text = examples.caption(row) or next(iter(examples.claims(row)))
+    return templates[0].replace("{}", text) if templates and not examples.caption(row) else text
