@@ -142,7 +142,7 @@ def run(work: Work, tell: Tell, stop: Callable[[], bool] = lambda: False) -> Non
     if now.step == 0 and not now.history:
         _judge(work, now, tell)
     todo = range(now.step, asked.steps)
-    for step, (pieces, labels) in zip(todo, storage.ahead(lambda step: _prepared(work, step), todo), strict=True):
+    for step, (pieces, labels) in zip(todo, storage.ahead(lambda step: prepared(work, step), todo), strict=True):
         if stop():
             break
         _set_rate(now.optimizer, rate(step, asked))
@@ -187,7 +187,7 @@ def _seed(asked: TrainSettings, step: int) -> int:
     return asked.seed * 1_000_003 + step
 
 
-def _prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
+def prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
     """This worker's pieces of a step, and what is true of the whole step."""
     asked, world = work.asked, work.world
     batch = batches.plan(

@@ -68,7 +68,7 @@ def over_workers(towers: Towers, world: World) -> nn.Module:
     """Towers whose gradients are averaged over the workers. Those of the losses' own weights are equal already."""
     if world.size == 1:
         return towers
-    own = ["net.logit_scale", *(["bias"] if towers.bias is not None else [])]
+    own = ["net.logit_scale", ".bias", "bias"]  # torch names a module's own parameters in either way
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(towers, own)
     return DistributedDataParallel(towers)
 

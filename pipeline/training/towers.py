@@ -149,7 +149,8 @@ def narrow(net: Any, vocabulary: list[int], blank: bool) -> dict[str, Tensor]:
     for name, table in full.items():
         owner_name, _, last = name.rpartition(".")
         owner = net.get_submodule(owner_name)
-        setattr(owner, last, nn.Parameter(table.index_select(TABLES[name], rows)))
+        trained = getattr(owner, last).requires_grad
+        setattr(owner, last, nn.Parameter(table.index_select(TABLES[name], rows), requires_grad=trained))
         if isinstance(owner, nn.Embedding):
             owner.num_embeddings = len(vocabulary)
     return {name: torch.zeros_like(table) for name, table in full.items()} if blank else full
