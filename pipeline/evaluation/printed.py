@@ -58,7 +58,8 @@ def differences(said: Mapping[str, Any], way: str) -> list[tuple[str, list[str]]
 def _change(told: Mapping[str, Any]) -> str:
     """In per cent, with how likely it is by chance, and a star where it is beyond that."""
     p = "p <.001" if told["p"] < 0.001 else f"p {told['p']:.3f}"
-    return f"{100 * told['value']:+z.1f}, {p}{'*' * told['beyond_chance']}"
+    value = f"{100 * told['value']:+z.1f}".replace("-", "−")
+    return f"{value}, {p}{'*' * told['beyond_chance']}"
 
 
 def share(told: Mapping[str, float]) -> str:
