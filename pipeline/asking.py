@@ -11,7 +11,7 @@ import typer
 
 from pipeline import builds, config, contact_sheet, duplicates, progress, search, storage, terminal
 from pipeline.archive import Archive
-from pipeline.console import ArchiveName, Json, archive_url, err, file_option, out, write
+from pipeline.console import ArchiveName, Json, archive_url, err, file_option, index_of, out, write
 from pipeline.duplicates import report, sheet
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
@@ -63,8 +63,7 @@ def search_command(
     mode: search.Mode = "hybrid" if hybrid else "words" if text_only else "vector"
     given = Query(text=text, image=image, plus=plus, minus=minus, scale=scale, where=where, k=k, mode=mode)
     asked = config.load_queries(queries, k, where, mode) if queries else [given]
-    url = archive_url(archive)
-    searched = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
+    searched = [index_of(archive, name) for name in dict.fromkeys(of)] or [index_of(archive)]
     copies, note = report.groups(searched[0]) if collapse else (None, None)
     if note:
         print(f"tintype: {note}", file=sys.stderr)
@@ -148,7 +147,7 @@ def duplicates_command(
     """Find exact copies, near copies and similar pictures among the indexed photos."""
     from pipeline.hashing import hash_missing
 
-    build = builds.open_build(archive_url(archive), of)
+    build = index_of(archive, of)
     if not index.is_fresh(build.archive, build.card):
         err.print(STALE, highlight=False)
     with progress.Progress(err) as shown:
@@ -213,11 +212,12 @@ def export_command(
     """Write the indexed photos in a form that other programs read, or bring such an export up to date."""
     from pipeline.export import export
 
-    url = archive_url(archive)
-    build = builds.open_build(url, of)
+    build = index_of(archive, of)
     if not index.is_fresh(build.archive, build.card):
         err.print(STALE, highlight=False)
-    said = export(build, to, destination or storage.join(url, "exports", to), where=where, restricted=restricted)
+    said = export(
+        build, to, destination or storage.join(build.archive.url, "exports", to), where=where, restricted=restricted
+    )
     if as_json:
         print(json.dumps(said, ensure_ascii=False))
     else:

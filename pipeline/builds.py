@@ -318,16 +318,21 @@ def matching(database: duckdb.DuckDBPyConnection, wheres: Sequence[str]) -> np.n
     return np.asarray(rows, np.int64)
 
 
+def indexed(url: str) -> list[str]:
+    """Names of the embeddings that the archive at `url` has indexes of."""
+    return storage.names(storage.join(url, "index"))
+
+
 def open_build(url: str, of: str | None = None) -> Build:
     """Open the current index of the archive at `url`; `of` names its embeddings, to be given where there are several.
 
     A remote build is first copied into the user's cache folder. Raises UserError where there is no archive or no index.
     """
     archive = Archive.open(url)
-    indexed = storage.names(storage.join(url, "index"))
-    if of is None and len(indexed) > 1:
-        raise UserError(f"{url} has indexes of {', '.join(indexed)}: say which one to search")
-    name = of or next(iter(indexed), "")
+    names = indexed(url)
+    if of is None and len(names) > 1:
+        raise UserError(f"{url} has indexes of {', '.join(names)}: say which one with --of")
+    name = of or next(iter(names), "")
     card = current(archive, name)
     if card is None:
         raise UserError(f"{url} has no index{f' of {name}' if name else ''} yet; `tintype index CONF` builds it")

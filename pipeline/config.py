@@ -179,6 +179,11 @@ def archive_of(path: str) -> str:
     return _read(path, ()).archive
 
 
+def index_of(path: str) -> str | None:
+    """Of which embeddings the index of a configuration is; None where it has none. Raises UserError."""
+    return _read(path, ()).index.of
+
+
 def load(path: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a configuration, and the files of classes that it names; `overrides` are `key.sub=value`, values in YAML.
 

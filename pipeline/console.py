@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline import config
+from pipeline import builds, config
+from pipeline.builds import Build
 from pipeline.photo import UserError
 
 # Where nobody looks on, in a file or a pipe, lines are not broken at the 80 columns that Rich takes a terminal to have.
@@ -24,6 +25,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 def archive_url(name: str) -> str:
     """The URL of what the user named: a configuration's archive, or the URL itself."""
     return config.archive_of(name) if name.endswith((".yaml", ".yml")) else name
+
+
+def index_of(name: str, of: str | None = None) -> Build:
+    """The index that the user asks: of the embeddings named, else the only one there is, else of those that the
+    configuration named indexes. Raises UserError."""
+    url = archive_url(name)
+    if of is None and url != name and len(builds.indexed(url)) > 1:
+        of = config.index_of(name)
+    return builds.open_build(url, of)
 
 
 def in_a_folder(path: str | None) -> str | None:

@@ -10,7 +10,7 @@ import typer
 
 from pipeline import builds, config, progress
 from pipeline.asking import STALE, model_of
-from pipeline.console import Json, archive_url, err, file_option, out, write
+from pipeline.console import Json, archive_url, err, file_option, index_of, out, write
 from pipeline.evaluation import compare, printed, retrieval
 from pipeline.evaluation.texts import Kind
 from pipeline.models.settings import TEMPLATES
@@ -27,7 +27,9 @@ def evaluate_command(
     archive: Annotated[
         str | None, typer.Argument(metavar="[ARCHIVE]", help="A configuration, or an archive's path or URL.")
     ] = None,
-    of: Annotated[list[str], typer.Option(help="Which embeddings' index; give several to see them side by side.")] = [],  # noqa: B006
+    of: Annotated[
+        list[str], typer.Option(help="Which embeddings' index; give several, and each is measured against the first.")
+    ] = [],  # noqa: B006
     texts: Annotated[Kind, typer.Option(help="What finds photos; auto: people's captions, else titles.")] = "auto",
     where: Annotated[str | None, typer.Option(help="SQL over the photos: only those it is true of.")] = None,
     limit: Annotated[
@@ -70,8 +72,7 @@ def evaluate_command(
         return
     if archive is None:
         raise UserError("evaluate what? Name an archive, or labelled pictures with --zero-shot FOLDER")
-    url = archive_url(archive)
-    asked = [builds.open_build(url, name) for name in dict.fromkeys(of)] or [builds.open_build(url)]
+    asked = [index_of(archive, name) for name in dict.fromkeys(of)] or [index_of(archive)]
     for build in asked:
         if not index.is_fresh(build.archive, build.card):
             err.print(STALE, highlight=False)
@@ -179,7 +180,7 @@ def _model(archive: str | None, of: list[str], model: str | None, pretrained: st
         raise UserError("--zero-shot of which model? Name one with --model and --pretrained, or an archive")
     if len(of) > 1:
         raise UserError("--zero-shot asks one model: give --of once")
-    return functools.partial(model_of, builds.open_build(archive_url(archive), *of))
+    return functools.partial(model_of, index_of(archive, *of))
 
 
 def _zero_shot(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ CIFAR = {
     "cifar10": ("cifar-10-batches-py", "test_batch", "batches.meta", "labels", "label_names"),
     "cifar100": ("cifar-100-python", "test", "meta", "fine_labels", "fine_label_names"),
 }
+TRAIN = {"cifar10": tuple(f"data_batch_{number}" for number in range(1, 6)), "cifar100": ("train",)}
+Part = Literal["test", "train"]
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,19 @@ class Labelled:
     pictures: Sequence[Path | np.ndarray]
 
 
-def read(data: str, names: Sequence[str] = (), limit: int | None = None) -> Labelled:
+def read(data: str, names: Sequence[str] = (), limit: int | None = None, part: Part = "test") -> Labelled:
     """The pictures of `FOLDER`, `cifar10:PATH` or `cifar100:PATH`.
 
     Args:
         names: of the classes, each `name`, or `key<tab>name` where the data call it `key`; some may have no pictures.
             Unless given, what the data call them, with spaces for underscores.
         limit: only so many pictures, chosen by chance, always the same
+        part: of CIFAR, which pictures; a folder has no parts
 
     Raises UserError.
     """
     kind, _, path = data.partition(":")
-    found = _cifar(kind, Path(path).expanduser()) if kind in CIFAR else _folder(Path(data).expanduser())
+    found = _cifar(kind, Path(path).expanduser(), part) if kind in CIFAR else _folder(Path(data).expanduser())
     found = _named(found, names, data)
     if limit is not None and limit < len(found.truth):
         chosen = np.sort(np.random.default_rng(SEED).permutation(len(found.truth))[:limit])
@@ -101,28 +104,37 @@ def _folder(path: Path) -> Labelled:
     return Labelled(tuple(names), np.array(truth, np.int64), pictures)
 
 
-def _cifar(kind: str, path: Path) -> Labelled:
-    """The test pictures of CIFAR: 10,000 of 32 × 32, a row of bytes each, plane by plane."""
+def _cifar(kind: str, path: Path, part: Part) -> Labelled:
+    """CIFAR's 10,000 test pictures, or 50,000 to train on, of 32 × 32: a row of bytes each, plane by plane."""
     folder, test, meta, labels, label_names = CIFAR[kind]
     inside = path / folder if (path / folder).is_dir() else path
-    if not (inside / test).is_file() or not (inside / meta).is_file():
+    files = (test,) if part == "test" else TRAIN[kind]
+    lacking = [name for name in (*files, meta) if not (inside / name).is_file()]
+    if lacking:
+        wanted = f"{', '.join(files)} and {meta}"
         raise UserError(
-            f"there is no {folder} with {test} and {meta} in {path}: "
+            f"there is no {folder} with {wanted} in {path}: "
             f"unpack the archive for Python that the makers of {kind.upper()} offer there"
         )
-    held, names = _unpickled(inside / test), _unpickled(inside / meta)
-    try:
-        truth, found = np.array(held[labels], np.int64), tuple(map(str, names[label_names]))
-        planes = held["data"].pixels.reshape(len(truth), 3, 32, 32)
-        if truth.ndim != 1:
-            raise ValueError("labels in a table")
-        if len(truth) and not 0 <= truth.min() <= truth.max() < len(found):
-            raise ValueError("classes without a name")
-    except BROKEN as error:
-        raise UserError(
-            f"{inside / test} is not {kind.upper()}'s ({_brief(error)}); unpack its archive anew"
-        ) from error
-    return Labelled(found, truth, list(planes.transpose(0, 2, 3, 1)))
+    batches = [_unpickled(inside / name) for name in files]
+    named = _unpickled(inside / meta)
+    truth: list[np.ndarray] = []
+    pictures: list[Path | np.ndarray] = []
+    for name, held in zip(files, batches, strict=True):
+        try:
+            found, classes = np.array(held[labels], np.int64), tuple(map(str, named[label_names]))
+            planes = held["data"].pixels.reshape(len(found), 3, 32, 32)
+            if found.ndim != 1:
+                raise ValueError("labels in a table")
+            if len(found) and not 0 <= found.min() <= found.max() < len(classes):
+                raise ValueError("classes without a name")
+        except BROKEN as error:
+            raise UserError(
+                f"{inside / name} is not {kind.upper()}'s ({_brief(error)}); unpack its archive anew"
+            ) from error
+        truth.append(found)
+        pictures += list(planes.transpose(0, 2, 3, 1))
+    return Labelled(classes, np.concatenate(truth), pictures)
 
 
 class _Kind:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation.recall import DEPTHS
+from pipeline.evaluation.recall import CHANCE, DEPTHS
 from pipeline.evaluation.retrieval import counted
 from pipeline.upkeep.inspection import count
 
@@ -19,18 +19,47 @@ WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 def evaluated(said: Mapping[str, Any]) -> RenderableType:
     """`tintype evaluate` for people."""
     head = Text(f"{said['archive']}: {looked_at(said)}")
-    return Group(head, *map(_found, said["models"]), Text(notes(said), style="dim"))
+    called = [Text(named_as(model), style="bold") for model in said["models"]]
+    return Group(head, *called, _found(said), Text(notes(said), style="dim"))
 
 
-def _found(model: Mapping[str, Any]) -> RenderableType:
-    """What one model finds: a row each way, in columns as wide as another model's."""
+def _found(said: Mapping[str, Any]) -> Table:
+    """What the models find: each way a row a model, and one a difference from the first."""
     table = Table(box=None, pad_edge=False)
     for column, width in {"": 14, "R@1 %": 16, "R@5 %": 16, "R@10 %": 16, "median": 7}.items():
         table.add_column(column, justify="right" if column else "left", min_width=width, no_wrap=True)
     for way, words in WAYS.items():
-        cells = [share(model[way][f"recall@{depth}"]) for depth in DEPTHS]
-        table.add_row(f"  {words}", *cells, f"{model[way]['median_rank']:g}")
-    return Group(Text(named_as(model), style="bold"), table)
+        if said["differences"]:
+            table.add_row(words)
+        for model in said["models"]:
+            table.add_row(f"  {model['of'] if said['differences'] else words}", *found(model[way]))
+        for name, cells in differences(said, way):
+            table.add_row(f"  {name}", *cells, style="bold")
+    return table
+
+
+def found(told: Mapping[str, Any]) -> list[str]:
+    """What a model finds one way: its recall at each depth, and the median rank."""
+    return [*(share(told[f"recall@{depth}"]) for depth in DEPTHS), f"{told['median_rank']:g}"]
+
+
+def differences(said: Mapping[str, Any], way: str) -> list[tuple[str, list[str]]]:
+    """(what it is called, "+12.3, p 0.012*" at each depth) of each model's difference from the first."""
+    several = len(said["differences"]) > 1
+    return [
+        (
+            f"{one['of']} − {one['from']}" if several else "difference",
+            [_change(one[way][f"recall@{n}"]) for n in DEPTHS],
+        )
+        for one in said["differences"]
+    ]
+
+
+def _change(told: Mapping[str, Any]) -> str:
+    """In per cent, with how likely it is by chance, and a star where it is beyond that."""
+    p = "p <.001" if told["p"] < 0.001 else f"p {told['p']:.3f}"
+    value = f"{100 * told['value']:+z.1f}".replace("-", "−")
+    return f"{value}, {p}{'*' * told['beyond_chance']}"
 
 
 def share(told: Mapping[str, float]) -> str:
@@ -50,6 +79,10 @@ def notes(said: Mapping[str, Any]) -> str:
     """What is to be known of the figures."""
     texts = said["texts"]
     lines = ["In brackets, 95 % confidence. Median: of the ranks. A tie counts as not found"]
+    if said["differences"]:
+        lines.append(
+            f"Differences from {said['models'][0]['of']}; p: how often chance makes as large a one; *: p < {CHANCE:g}"
+        )
     if texts["shared"]:
         lines.append(f"{count(texts['shared'], 'text')} of several photos: each of these is a right answer")
     if said["without_vectors"]:

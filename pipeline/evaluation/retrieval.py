@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.builds import Build, reading
-from pipeline.evaluation.recall import INTERVAL, Shown, both_ways
+from pipeline.evaluation.recall import INTERVAL, TEST, Ranks, Shown, both_ways, difference, figures
 from pipeline.evaluation.texts import Kind, Texts, gather
 from pipeline.models.settings import named
 from pipeline.photo import UserError
@@ -57,7 +57,8 @@ def evaluate(
     where: str | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """The documented JSON of `tintype evaluate`: what each model finds among the photos that all have vectors of.
+    """The documented JSON of `tintype evaluate`: what each model finds among the photos that all have vectors of, and
+    by how much each differs from the first.
 
     `where` keeps photos of the build, and `limit` so many of those, as `choose` does. Raises UserError, NoTexts where
     there is no text to find a photo by.
@@ -72,11 +73,12 @@ def evaluate(
     texts = gather([photo for photo, there in zip(photos, has.tolist(), strict=True) if there], kind)
     if not texts.texts:
         raise NoTexts(f"no photo of {build.archive.url} that is looked at has {_lacking(texts)}: nothing can find it")
-    models = []
+    models, asked = [], list[dict[str, Ranks]]()
     for side, (vectors, _, why) in zip(sides, held, strict=True):
         model = side.load()
         embedded = embed_texts(model, texts.texts, shown)
-        found = both_ways(vectors[has], embedded, texts.pairs, shown)
+        asked.append(both_ways(vectors[has], embedded, texts.pairs, shown))
+        found = {way: figures(*ranks) for way, ranks in asked[-1].items()}
         models.append({"of": side.name, "model": model_name(model), "without_vectors": dict(why), **found})
     return {
         "archive": build.archive.url,
@@ -93,6 +95,15 @@ def evaluate(
         },
         "interval": INTERVAL,
         "models": models,
+        "test": TEST,
+        "differences": [
+            {
+                "from": sides[0].name,
+                "of": side.name,
+                **{way: difference(asked[0][way], ranks) for way, ranks in found.items()},
+            }
+            for side, found in zip(sides[1:], asked[1:], strict=True)
+        ],
     }
 
 

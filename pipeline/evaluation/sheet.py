@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline import charts, page
 from pipeline.evaluation.compare import THUMBNAIL, Picture
-from pipeline.evaluation.printed import WAYS, looked_at, named_as, notes, share, told_of
+from pipeline.evaluation.printed import WAYS, differences, found, looked_at, named_as, notes, told_of
 from pipeline.evaluation.recall import DEPTHS
 
 CELL = 62  # CSS pixels of the matrices, unless that makes one of them wider or higher than SIDE
@@ -112,11 +112,12 @@ def document(title: str, head: str, sections: str) -> str:
 def retrieval(said: Mapping[str, Any]) -> str:
     """The section on recall: a chart, and the figures in a table."""
     rows = "".join(
-        f"<tr><th scope=row>{escape(named_as(model))}</th><td>{words}</td>"
-        + "".join(f"<td>{share(model[way][f'recall@{depth}'])}</td>" for depth in DEPTHS)
-        + f"<td>{model[way]['median_rank']:g}</td></tr>"
-        for model in said["models"]
+        f"<tr><th scope=row>{escape(name)}</th><td>{words}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         for way, words in WAYS.items()
+        for name, cells in [
+            *((named_as(model), found(model[way])) for model in said["models"]),
+            *((name, [*map(escape, cells), ""]) for name, cells in differences(said, way)),
+        ]
     )
     heads = ("model", "", *(f"R@{depth} %" for depth in DEPTHS), "median rank")
     columns = "".join(f"<th scope=col>{head}</th>" for head in heads)
@@ -135,8 +136,8 @@ def _chart(said: Mapping[str, Any]) -> str:
     width = 0.8 / len(models)
     for axes, (way, words) in zip(panels, WAYS.items(), strict=True):
         for number, model in enumerate(models):
-            found = [model[way][f"recall@{depth}"] for depth in DEPTHS]
-            shares = np.array([[one[key] for one in found] for key in ("value", "low", "high")])
+            recalls = [model[way][f"recall@{depth}"] for depth in DEPTHS]
+            shares = np.array([[one[key] for one in recalls] for key in ("value", "low", "high")])
             places = np.arange(len(DEPTHS)) + (number - (len(models) - 1) / 2) * width
             reach = np.abs(shares[1:] - shares[0])
             axes.bar(places, shares[0], width * 0.92, label=charts.short(model["of"]))

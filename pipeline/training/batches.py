@@ -71,7 +71,7 @@ def plan(examples: Joined, among: np.ndarray, step: int, *, size: int, texts: in
         said,
         own,
         true,
-        _confusable(claims, [true_of[row] for row in chosen]) & ~true,
+        confusable(claims, [true_of[row] for row in chosen]) & ~true,
         [examples.caption(row) or "" for row in chosen],
     )
 
@@ -91,7 +91,7 @@ def _order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
-def _confusable(claims: Sequence[str], true_of: Sequence[Collection[str]]) -> np.ndarray:
+def confusable(claims: Sequence[str], true_of: Sequence[Collection[str]]) -> np.ndarray:
     """bool[b, t]: whether all words of a text are in texts that are true of a picture."""
     known: dict[str, int] = {}
     wanted = [{known.setdefault(word, len(known)) for word in claim.casefold().split()} for claim in claims]

@@ -96,7 +96,11 @@ class Joined:
 
 
 def is_validation(photo_id: str, share: float) -> bool:
-    """Whether a photo is kept from training, by a hash of its id: more photos never move it to the other side."""
+    """Whether a photo is kept from training, by a hash of its id: more photos never move it to the other side.
+
+    `evaluate --limit` takes photos in the order of these hashes, so that a limit of as many photos as validation has
+    looks at no other.
+    """
     return _place(photo_id) < share
 
 

@@ -14,7 +14,6 @@ from pipeline.models import openclip
 from pipeline.photo import UserError
 from pipeline.training import loop
 from pipeline.training.loop import Tell
-from pipeline.training.opening import open_data
 from pipeline.training.settings import TrainSettings
 from pipeline.training.steps import World
 
@@ -26,7 +25,7 @@ def here(asked: TrainSettings, tell: Tell) -> None:
     """Train in this process. Raises UserError."""
     if asked.workers > 1:
         raise UserError("workers: more than one takes runner: ray")
-    work = loop.prepare(asked, World(), openclip.default_device(), open_data)
+    work = loop.prepare(asked, World(), openclip.default_device())
     loop.run(work, tell)
 
 
@@ -111,7 +110,7 @@ def worker(config: dict[str, Any]) -> None:
     openclip.use_threads(config["threads"])
     problem, work = None, None
     try:
-        work = loop.prepare(asked, world, device, open_data)
+        work = loop.prepare(asked, world, device)
     except UserError as error:
         problem = str(error)
     if not _agreed(work is not None, world, device) or work is None:

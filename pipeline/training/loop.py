@@ -1,5 +1,6 @@
 """A training from its first step, or its last checkpoint, to its end: what each worker does."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from pipeline import storage
 from pipeline.models import openclip, weights
 from pipeline.photo import UserError
 from pipeline.training import batches, judge, state, steps, towers
+from pipeline.training.data import open_all
 from pipeline.training.examples import Joined, split
 from pipeline.training.settings import TrainSettings
 from pipeline.training.state import Line, State
 from pipeline.training.steps import Labels, Piece, World
 
 Tell = Callable[[Line], None]
-OpenData = Callable[..., Joined]  # settings of data, fit, side, preprocessing → examples
 REACH = 1 / 24  # of a side: how far a disturbed picture is moved at most
 
 
@@ -60,7 +61,7 @@ class Work:
         return ((moved / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def prepare(asked: TrainSettings, world: World, device: str, open_data: OpenData) -> Work:
+def prepare(asked: TrainSettings, world: World, device: str) -> Work:
     """The network and the data. Raises UserError for whatever the settings ask for and is not there."""
     path = None if asked.from_scratch else weights.checkpoint(asked.model, asked.pretrained)[0]
     net, tokenizer, config = openclip.network(asked.model, asked.pretrained, path, seed=asked.seed)
@@ -71,7 +72,14 @@ def prepare(asked: TrainSettings, world: World, device: str, open_data: OpenData
     preprocess = net.visual.preprocess_cfg
     size = preprocess["size"]
     *fit, _, _ = image_transform_v2(PreprocessCfg(**preprocess), is_train=False).transforms
-    examples = open_data(asked.data, Compose(fit), size if isinstance(size, int) else max(size), preprocess)
+    fitted = Compose(fit)
+    examples = open_all(
+        asked.data,
+        lambda picture: np.asarray(fitted(picture)),
+        size if isinstance(size, int) else max(size),
+        json.dumps(preprocess, sort_keys=True),
+        lambda items, *_: items,
+    )
     rows, validating = split(examples.ids, asked.validation.share, asked.validation.photos)
     training = batches.groups(rows, examples.together)
     if len(validating) < 2 or not len(training):
@@ -286,5 +294,5 @@ def _judge(work: Work, now: State, tell: Tell) -> None:
 def asked_for(examples: Joined, row: int) -> str:
     """The text that is to find a photo of validation: its caption, else the first that is true of it, in a template."""
     templates = examples.templates(row)
-    text = examples.caption(row) or next(iter(examples.claims(row)))
+    text = examples.caption(row) or min(examples.claims(row))
     return templates[0].replace("{}", text) if templates and not examples.caption(row) else text

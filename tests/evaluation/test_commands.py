@@ -139,8 +139,12 @@ def test_the_json_is_as_documented(archive: Path, evaluated: Any) -> None:
     document = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
     blocks = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)]
     [recall] = [block for block in blocks if "interval" in block]
-    assert shape(recall | {"texts": None}) == shape(evaluated | {"texts": None})
-    assert recall["texts"].keys() == evaluated["texts"].keys() and recall["interval"] == evaluated["interval"]
+    [change] = [block for block in blocks if "from" in block and "of" in block]
+    apart = {"texts": None, "differences": None}
+    assert shape(recall | apart) == shape(evaluated | apart)
+    assert recall["texts"].keys() == evaluated["texts"].keys()
+    assert shape(change) == shape(evaluated["differences"][0])
+    assert all(recall[words] == evaluated[words] for words in ("interval", "test"))
     [matrix] = [block for block in blocks if "cosines" in str(block)]
     said = say("compare", "--models", "demo", "tiny", archive, "-n", 2)
     assert shape(matrix | {"recall": None}) == shape(said | {"recall": None})
@@ -157,7 +161,16 @@ def shape(said: Any) -> Any:
 def test_evaluate_of_several_models_filters_and_limits(archive: Path, evaluated: Any, page: Path) -> None:
     demo, tiny = evaluated["models"]
     assert demo["text_to_image"]["recall@10"]["low"] > tiny["text_to_image"]["recall@10"]["high"]
-    assert "<svg" in page.read_text(encoding="utf-8")
+    shown = page.read_text(encoding="utf-8")
+    assert "<svg" in shown and shown.count("<th scope=row>difference</th>") == 2 and "p &lt;.001*" in shown
+    [change] = evaluated["differences"]
+    assert (change["from"], change["of"]) == ("demo", "tiny")
+    for way in ("text_to_image", "image_to_text"):
+        for depth in ("recall@1", "recall@10"):
+            told = change[way][depth]
+            assert told["value"] == pytest.approx(tiny[way][depth]["value"] - demo[way][depth]["value"], abs=2e-6)
+            assert (told["gained"] - told["lost"]) / demo[way]["questions"] == pytest.approx(told["value"], abs=1e-6)
+            assert told["beyond_chance"] and told["value"] < 0
     half = say("evaluate", archive, "--of", "demo", "--where", "photo_id LIKE 'file:txt/%'")
     few = say("evaluate", archive, "--of", "demo", "--limit", 8)
     assert (half["photos"], few["photos"]) == (16, 8)
@@ -167,6 +180,12 @@ def test_evaluate_for_people(archive: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["evaluate", str(archive), "--of", "demo"]) == 0
     printed = capsys.readouterr().out
     assert "32 photos" in printed and "captions by people of 32 photos" in printed and "text → image" in printed
+    assert "difference" not in printed.lower()
+    assert main(["evaluate", str(archive), "--of", "tiny", "--of", "demo"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    firsts = [row[0] for row in rows if row[:1] in (["tiny"], ["demo"], ["difference"])]
+    assert firsts[2:] == ["tiny", "demo", "difference"] * 2  # below their names
+    assert [row[1][0] for row in rows if row[:1] == ["difference"]] == ["+", "+"]
 
 
 def test_nothing_to_find_photos_by_is_one_line(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:

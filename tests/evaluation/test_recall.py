@@ -1,5 +1,6 @@
 """Ranks against a plain loop, ties, texts that several pictures share, and intervals known by hand."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,8 +56,8 @@ def test_each_photo_of_a_shared_text_is_right() -> None:
     pictures = unit([[1, 0, 0], [0, 1, 0], [0, 0.9, 0.1], [0, 0, 1]])
     texts = unit([[1, 0.1, 0], [0, 1, 0.05]])  # the second is of pictures 1 and 2; nobody wrote of picture 3
     found = recall.both_ways(pictures, texts, np.array([(1, 1), (0, 0), (1, 2)]), shown)
-    assert found["text_to_image"]["questions"] == 2 and found["image_to_text"]["questions"] == 3
-    assert found["text_to_image"]["recall@1"]["value"] == found["image_to_text"]["recall@1"]["value"] == 1
+    assert found["text_to_image"].ranks.tolist() == [1, 1] and found["image_to_text"].ranks.tolist() == [1, 1, 1]
+    assert found["text_to_image"].groups.tolist() == [0, 1] and found["image_to_text"].groups.tolist() == [0, 1, 2]
 
 
 def test_intervals_known_by_hand() -> None:
@@ -91,3 +92,50 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         _, low, high = recall.interval(dice.random(300) < ease[groups], groups)
         held += low <= 0.5 <= high
     assert 0.92 <= held / 400 <= 0.98
+
+
+# --- differences ------------------------------------------------------------------------------------------------------
+
+
+def asked(hits: list[bool], groups: np.ndarray | None = None) -> recall.Ranks:
+    """Ranks of questions that are answered first, or not among the first ten."""
+    return recall.Ranks(np.where(hits, 1, 11), np.arange(len(hits)) if groups is None else groups)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(9, 1), (5, 5), (7, 2), (30, 12), (0, 0), (1, 0), (0, 6)])
+def test_with_one_question_a_picture_it_is_mcnemars_exact_test(gained: int, lost: int) -> None:
+    """Whose p is twice the binomial tail of the rarer change, out of all changes."""
+    before = [False] * gained + [True] * lost + [True] * 20 + [False] * 10
+    after = [True] * gained + [False] * lost + [True] * 20 + [False] * 10
+    changed = gained + lost
+    tail = sum(math.comb(changed, i) for i in range(min(gained, lost) + 1)) / 2**changed
+    told = recall.difference(asked(before), asked(after))["recall@5"]
+    assert told["p"] == pytest.approx(min(1.0, 2 * tail), abs=0.006)
+    assert told["beyond_chance"] == (min(1.0, 2 * tail) < 0.05)
+    assert (told["gained"], told["lost"]) == (gained, lost)
+    assert told["value"] == pytest.approx((gained - lost) / len(before), abs=1e-6)
+    assert recall.difference(asked(after), asked(before))["recall@5"]["value"] == -told["value"]
+
+
+def test_five_texts_that_change_together_are_one_change() -> None:
+    groups = np.repeat(np.arange(8), 5)
+    before, after = [False] * 20 + [True] * 20, [True] * 20 + [True] * 20
+    one = recall.difference(asked(before[::5]), asked(after[::5]))["recall@1"]
+    five = recall.difference(asked(before, groups), asked(after, groups))["recall@1"]
+    assert five["p"] == one["p"] == pytest.approx(2 / 2**4, abs=0.004) and not five["beyond_chance"]
+    assert five["gained"] == 20 and five["value"] == one["value"] == 0.5
+    apart = recall.difference(asked(before), asked(after))["recall@1"]
+    assert apart["p"] < 0.001 and apart["beyond_chance"]
+
+
+def test_models_that_are_alike_seldom_differ_beyond_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models with the same ease at each picture, five texts each: p is below 0.05 in some 5 % of trials."""
+    monkeypatch.setattr(recall, "DRAWS", 2000)
+    dice = np.random.default_rng(2)
+    groups = np.repeat(np.arange(60), 5)
+    beyond = 0
+    for _ in range(200):
+        ease = [dice.beta(0.7, 0.7, 60)[groups] for _ in range(2)]  # a picture fares alike within a model
+        before, after = ((dice.random(300) < one).astype(int) for one in ease)
+        beyond += recall.p_value(after - before, groups) < 0.05
+    assert 2 <= beyond <= 20

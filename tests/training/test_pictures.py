@@ -1,4 +1,5 @@
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,9 +7,8 @@ import numpy as np
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from pipeline.demo.scenes import NEVER_TRAINED, Scene, Thing, draw, proportions, random_scene
+from pipeline.demo.scenes import NEVER_TRAINED, Scene, Thing, draw, proportions, random_scene, shows_colour
 from pipeline.training import pictures
-from pipeline.training.model import read_config
 
 MODEL = Path(__file__).parents[2] / "pipeline" / "demo" / "model"
 
@@ -40,7 +40,7 @@ def test_a_mirrored_picture_is_of_the_mirrored_scene() -> None:
 
 
 def test_pictures_are_prepared_as_openclip_prepares_a_large_photo() -> None:
-    config = read_config(MODEL)["preprocess_cfg"]
+    config = json.loads((MODEL / "open_clip_config.json").read_text())["preprocess_cfg"]
     preprocess = image_transform_v2(PreprocessCfg(size=72, **config), is_train=False)
     for seed in range(8):
         scene = random_scene(seed)
@@ -53,9 +53,17 @@ def test_pictures_are_prepared_as_openclip_prepares_a_large_photo() -> None:
 
 def test_the_pool_is_drawn_once(tmp_path: Path) -> None:
     path = tmp_path / "pool.npy"
-    scenes, pool = pictures.training_pool(path, 6, 24, workers=1)
-    assert pool.shape == (6, 24, 24, 3) and len(scenes) == 6
+    scenes = pictures.training_set(6)
+    pool = pictures.training_pool(path, scenes, 24)
+    assert pool.shape == (6, 24, 24, 3)
     np.testing.assert_array_equal(pool, pictures.render(scenes, 24))
     drawn = path.stat().st_mtime_ns
-    pictures.training_pool(path, 6, 24, workers=1)
+    pictures.training_pool(path, scenes, 24)
     assert path.stat().st_mtime_ns == drawn and Image.fromarray(pool[0]).size == (24, 24)
+
+
+def test_half_of_a_training_set_tells_whose_colour_is_whose() -> None:
+    chosen = pictures.training_set(400)
+    telling = [len(scene.things) == 2 and shows_colour(scene.medium) for scene in chosen]
+    assert len(chosen) == 400 and sum(telling[::2]) == 100
+    assert all(one.seed == other.seed for one, other in zip(chosen[::2], chosen[1::2], strict=True))

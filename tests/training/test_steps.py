@@ -9,7 +9,6 @@ from torch import Tensor, distributed
 from torch.nn import functional
 
 from pipeline.training import loop, losses, steps
-from pipeline.training.opening import open_data
 from pipeline.training.settings import LossSettings, TrainSettings
 from pipeline.training.steps import World
 from pipeline.training.towers import Towers, set_training
@@ -25,7 +24,7 @@ KINDS: list[dict[str, Any]] = [
 
 def gradients(asked: TrainSettings, world: World) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The losses of the first step, and its gradients by name."""
-    work = loop.prepare(asked, world, "cpu", open_data)
+    work = loop.prepare(asked, world, "cpu")
     towers = Towers(work.net, asked, 49408 - len(work.vocabulary or ()), work.precision)
     set_training(towers)
     pieces, labels = loop.prepared(work, 0)
@@ -76,7 +75,7 @@ def test_the_gradient_is_that_of_the_loss_as_it_is_written(tmp_path: Path, model
     """By autograd, in one go, from vectors to loss."""
     asked = tiny.settings(tmp_path, model, loss=KINDS[0])
     said, found = gradients(asked, World())
-    work = loop.prepare(asked, World(), "cpu", open_data)
+    work = loop.prepare(asked, World(), "cpu")
     work.net.train()
     [piece], labels = loop.prepared(work, 0)
     images = functional.normalize(work.net.encode_image(piece.pixels), dim=-1)

@@ -1,0 +1,191 @@
+"""Trainings of a tiny model: they learn, they go on where they were killed, and what they leave is a model like any."""
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.demo.scenes import Scene, Thing
+from pipeline.models import openclip
+from pipeline.photo import UserError
+from pipeline.training import batches, launch, loop, scenes
+from pipeline.training.examples import Joined, split
+from pipeline.training.settings import TrainSettings
+from tests.test_killed import drivers
+from tests.training import tiny
+
+Lines = list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.folder(tmp_path_factory.mktemp("models") / "coca")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    launch.here(tiny.settings(out, model), lambda line: None)
+    return out
+
+
+def history(out: Path) -> Lines:
+    return list(json.loads((out / "history.json").read_text())["history"])
+
+
+def train(out: Path, model: Path, others: dict[str, Any]) -> None:
+    launch.here(tiny.settings(out, model, **others), lambda line: None)
+
+
+def test_it_learns_and_is_judged_by_step(undisturbed: Path) -> None:
+    lines = history(undisturbed)
+    learnt = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in learnt] == list(range(1, 31))
+    assert sum(line["captions"] for line in learnt[-5:]) < 0.85 * sum(line["captions"] for line in learnt[:5])
+    assert sum(line["contrastive"] for line in learnt[-5:]) < 0.8 * sum(line["contrastive"] for line in learnt[:5])
+    judged = [line for line in lines if "recall@1" in line]
+    assert [line["step"] for line in judged] == [0, 15, 30]
+    assert all(0 <= line[name] <= 1 for line in judged for name in ("recall@1", "recall@5", "captions right"))
+
+
+def test_killed_three_times_it_ends_as_if_it_had_not_been(tmp_path: Path, model: Path, undisturbed: Path) -> None:
+    dice = random.Random(4)
+    out = tmp_path / "killed"
+    for kill in range(3):
+        driver = drivers.Process(target=train, args=(out, model, {}))
+        driver.start()
+        until = 5 + 8 * kill + dice.randrange(4)
+        while driver.is_alive() and steps_saved(out) < until:
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0, 0.3))
+        assert driver.is_alive(), "it ended before it was killed"
+        driver.kill()
+        driver.join()
+    train(out, model, {})
+    one, other = history(undisturbed), history(out)
+    assert [line["step"] for line in one] == [line["step"] for line in other]
+    assert other[-2]["loss"] == pytest.approx(one[-2]["loss"], rel=0.02)
+
+
+def steps_saved(out: Path) -> int:
+    try:
+        return int(history(out)[-1]["step"])
+    except (FileNotFoundError, IndexError):
+        return -1
+
+
+def test_what_is_kept_is_a_model_of_openclip_with_full_tables(undisturbed: Path) -> None:
+    loaded = openclip.load(f"local-dir:{undisturbed / 'model'}", None, device="cpu", precision="fp32")
+    vectors = loaded.embed_texts(["a red sailboat", "a blue tent"])
+    assert vectors.shape == (2, 32) and not (vectors[0] == vectors[1]).all()
+    table = loaded.net.text.token_embedding.weight
+    assert table.shape == (49408, 32) and (table == 0).all(dim=1).sum() > 49000
+
+
+def test_a_finished_training_does_nothing_more(undisturbed: Path, model: Path) -> None:
+    before = (undisturbed / "checkpoint.pt").stat().st_mtime_ns
+    train(undisturbed, model, {})
+    assert (undisturbed / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_another_training_is_refused_in_the_same_folder(undisturbed: Path, model: Path) -> None:
+    with pytest.raises(UserError, match=r"other settings \(learning_rate\): name another out"):
+        train(undisturbed, model, {"learning_rate": 0.1})
+
+
+def test_a_start_of_which_much_is_kept(tmp_path: Path, undisturbed: Path) -> None:
+    """Only the heads are trained, and half of the result is the start: the rest of the weights are as they were."""
+    start = undisturbed / "model"
+    more = {"from_scratch": False, "steps": 4, "mix": 0.5, "unlocked": {"image": "head", "text": "none"}}
+    train(tmp_path, start, {**more, "loss": {"contrastive": "infonce"}, "validation": {"share": 0.2, "every": 4}})
+    before, after = (
+        openclip.network(f"local-dir:{at}", None, at / "open_clip_model.safetensors")[0].state_dict()
+        for at in (start, tmp_path / "model")
+    )
+    changed = {name for name, value in before.items() if not value.equal(after[name])}
+    if history(tmp_path)[-1] == max(history(tmp_path), key=lambda line: line.get("recall@1", -1)):
+        assert changed
+    assert all(
+        name.startswith(("visual.attn_pool", "visual.ln_post", "visual.proj", "logit_scale")) for name in changed
+    )
+
+
+def refused(out: Path, model: Path, **others: Any) -> str:
+    with pytest.raises(UserError) as told:
+        train(out, model, others)
+    return str(told.value)
+
+
+def test_what_cannot_be_trained_is_said_in_one_line(tmp_path: Path, model: Path) -> None:
+    clip = tiny.folder(tmp_path / "clip", tiny.CLIP)
+    assert "writes no captions" in refused(tmp_path, clip)
+    assert "without a rest" in refused(tmp_path, model, accumulate=5)
+    assert "nothing is left to train" in refused(tmp_path, clip, loss={}, unlocked={"image": "none", "text": "none"})
+    assert "9 blocks of a tower that has 2" in refused(tmp_path, clip, loss={}, unlocked={"image": 9})
+    assert "no weights in this folder" in refused(tmp_path, model, from_scratch=False)
+    assert "takes runner: ray" in refused(tmp_path, model, workers=2)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def examples() -> Joined:
+    asked = tiny.settings(Path("nowhere"), Path("nowhere"), data=[{"kind": "scenes", "pictures": 240}])
+    return Joined([(scenes.Scenes(asked.data[0], 32), ("a photo of {}", "{}"))])  # type: ignore[arg-type]
+
+
+def test_a_batch_says_what_is_true(examples: Joined) -> None:
+    rows, kept = split(examples.ids, 0.2, 1000)
+    batch = batches.plan(examples, batches.groups(rows, 2), 3, size=16, texts=24, seed=1)
+    assert not set(batch.rows) & set(kept)
+    assert all(one + 1 == other for one, other in zip(batch.rows[::2], batch.rows[1::2], strict=True))
+    said = [text.removeprefix("a photo of ") for text in batch.texts]
+    assert len(set(said)) == len(said) and any(text.startswith("a photo of ") for text in batch.texts)
+    for i, row in enumerate(batch.rows):
+        assert batch.true[i].tolist() == [text in examples.claims(row) for text in said]
+        assert batch.true[i, batch.own[i]] and batch.captions[i] == examples.caption(row)
+    assert not (batch.true & batch.confusable).any()
+
+
+def test_an_epoch_shows_each_photo_once(examples: Joined) -> None:
+    rows, _ = split(examples.ids, 0.2, 1000)
+    among = batches.groups(rows, 2)
+    size = 8
+    shown = [row for step in range(among.size // size) for row in batches.plan(
+        examples, among, step, size=size, texts=size, seed=0).rows]  # fmt: skip
+    assert len(shown) == len(set(shown)) and set(shown) <= set(rows)
+
+
+def test_words_that_are_there_but_not_together_confuse() -> None:
+    both = Scene(1, (Thing("sailboat", "red"), Thing("tent", "blue")), "at sea", "photograph")
+    texts = ["a red tent", "a blue tent", "a red sailboat at sea", "a green tent"]
+    [row] = batches.confusable(texts, [scenes.claims(both)])
+    assert row.tolist() == [True, True, True, False]
+    assert [text in scenes.claims(both) for text in texts] == [False, True, True, False]
+
+
+def test_claims_of_a_scene() -> None:
+    sepia = Scene(2, (Thing("sailboat", "red"),), "at sea", "sepia print")
+    assert set(scenes.claims(sepia)) == {
+        "a sailboat", "a sailboat at sea", "a sepia print of a sailboat", "a sepia print of a sailboat at sea",
+        "at sea", "a sepia print",
+    }  # fmt: skip
+
+
+def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+    asked: TrainSettings = tiny.settings(Path("x"), Path("x"), steps=100, warm_up=0.1, learning_rate=1.0)
+    rates = [loop.rate(step, asked) for step in range(100)]
+    assert rates[0] < rates[5] < max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates[9:] == sorted(rates[9:], reverse=True) and rates[-1] == pytest.approx(0.0)
+
+
+def test_validation_stays_when_photos_are_added() -> None:
+    ids = [f"flickr:{number}" for number in range(2000)]
+    training, kept = split(ids, 0.1, 50)
+    assert len(kept) == 50 and 1700 < len(training) < 1900
+    more, _ = split([*ids, "flickr:a", "flickr:b"], 0.1, 50)
+    assert {ids[row] for row in training} <= {([*ids, "flickr:a", "flickr:b"])[row] for row in more}

@@ -1,0 +1,70 @@
+"""Ray Train's own workers: two reach what one does, also when one of them is lost on the way."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline import cluster
+from pipeline.photo import UserError
+from pipeline.training import launch
+from tests.training import tiny
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    with cluster.connection(cpus=4):
+        yield
+
+
+def nothing(line: dict[str, float]) -> None:
+    pass
+
+
+def workers() -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(child.cmdline())
+    ]
+
+
+def learnt(out: Path) -> list[dict[str, float]]:
+    return [line for line in json.loads((out / "history.json").read_text())["history"] if "loss" in line]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_two_workers_reach_the_loss_of_one_though_one_is_lost(tmp_path: Path) -> None:
+    model = tiny.folder(tmp_path / "coca")
+    killed: list[int] = []
+
+    def kill_one(line: dict[str, float]) -> None:
+        if line["step"] > 7 and not killed:
+            killed.append(workers()[-1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    asked: dict[str, Any] = {"validation": {"share": 0.2, "photos": 40, "captions": 4, "every": 30}}
+    launch.here(tiny.settings(tmp_path / "one", model, **asked), nothing)
+    launch.on_ray(tiny.settings(tmp_path / "two", model, runner="ray", workers=2, **asked), kill_one)
+    assert killed
+    one, two = learnt(tmp_path / "one"), learnt(tmp_path / "two")
+    assert [line["step"] for line in two] == [line["step"] for line in one] == list(range(1, 31))
+    assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=0.01)
+    assert two[4]["loss"] == pytest.approx(one[4]["loss"], rel=1e-3)
+
+
+def refused(tell: Callable[[dict[str, float]], None], asked: Any) -> str:
+    with pytest.raises(UserError) as told:
+        launch.on_ray(asked, tell)
+    return str(told.value)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_mistake_is_one_line_there_too(tmp_path: Path) -> None:
+    model = tiny.folder(tmp_path / "coca")
+    without = tiny.settings(tmp_path / "out", model, runner="ray", from_scratch=False)
+    assert "no weights in this folder" in refused(nothing, without)
+    assert "5 want a CPU each" in refused(nothing, tiny.settings(tmp_path / "out", model, runner="ray", workers=5))
