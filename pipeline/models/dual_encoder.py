@@ -131,9 +131,9 @@ class DualEncoder(nn.Module):
         """Whether the trunks keep no activations for the backward pass, and compute them again there."""
         self.visual.trunk.set_grad_checkpointing(enable)
         if enable:
-            self.text.trunk.gradient_checkpointing_enable({"use_reentrant": False})
+            self.text.trunk.activation_checkpointing_enable()
         else:
-            self.text.trunk.gradient_checkpointing_disable()
+            self.text.trunk.activation_checkpointing_disable()
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,16 @@ class Vision:
 def create(folder: Path) -> DualEncoder:
     """The network that a folder describes, with random weights.
 
-    Raises KeyError where its configuration lacks something, UserError for towers that cannot be built.
+    Raises UserError where its configuration lacks something, and for towers that cannot be built.
     """
     given = json.loads((folder / CONFIG).read_text())
     config = given["model_cfg"]
-    image, text = _image_trunk(config["vision_cfg"]["timm_model_name"]), _random_text(folder)
-    return _joined(image, text, config, given.get("preprocess_cfg", {}))
+    try:
+        config["embed_dim"], config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
+        vision = config["vision_cfg"]["timm_model_name"]
+    except KeyError as error:
+        raise UserError(f"{folder / CONFIG} is not a dual encoder's: it lacks {error}") from error
+    return _joined(_image_trunk(vision), _random_text(folder), config, given.get("preprocess_cfg", {}))
 
 
 def of_towers(model: str, pretrained: str | None) -> tuple[DualEncoder, HFTokenizer, dict[str, Any]]:
@@ -302,9 +306,12 @@ def _fill(trunk: Any, image: Vision) -> None:
 
 def _text_config(folder: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / FORM} is no configuration of a text tower ({weights.reason(error)})") from error
+    if not all(hasattr(config, name) for name in ("hidden_size", "max_position_embeddings", "pad_token_id")):
+        raise UserError(f"{folder / FORM} is no configuration of a text tower (but of {config.model_type})")
+    return config
 
 
 def _random_text(folder: Path) -> Any:
@@ -312,10 +319,11 @@ def _random_text(folder: Path) -> Any:
 
 
 def _trained_text(folder: Path) -> Any:
+    config = _text_config(folder)
     try:
         with _no_bar():
             trunk, told = AutoModel.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, *UNFIT) as error:
         raise UserError(f"{folder} does not hold a text tower ({weights.reason(error)})") from error

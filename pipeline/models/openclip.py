@@ -288,8 +288,8 @@ def network(model: str, pretrained: str | None, path: Path | None, tower: Tower 
     if "dual_encoder" in config:
         from pipeline.models import dual_encoder
 
-        tokenizer = dual_encoder.read_tokenizer(Path(source.removeprefix(LOCAL_DIR)), text["context_length"])
-        return _build(model, source, pretrained, path, tower), tokenizer, config
+        net = _build(model, source, pretrained, path, tower)
+        return net, dual_encoder.read_tokenizer(Path(source.removeprefix(LOCAL_DIR)), text["context_length"]), config
     net = _build(model, source, pretrained, path, tower)
     tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
     return net, tokenizer, config

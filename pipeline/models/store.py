@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, in vain where the weights are 
 
 
 def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: str) -> None:
-    """Copy a checkpoint that `weights.checkpoint` found into the archive, with what is beside it, unless it is there."""
+    """Copy a checkpoint that `weights.checkpoint` found into the archive, with its other files, unless it is there."""
     from pipeline.models import weights
 
     folder = storage.join(archive, "models", sha256)
