@@ -92,7 +92,7 @@ class TextTower(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         mask = ids != self.pad
-        used = int(mask.sum(dim=1).max())  # the longest text's: behind it there is nothing to compute
+        used = int(mask.any(dim=0).nonzero()[-1]) + 1  # behind the end of the longest text there is nothing to compute
         states = self.trunk(input_ids=ids[:, :used], attention_mask=mask[:, :used]).last_hidden_state
         return self.head(states[:, 0])
 
