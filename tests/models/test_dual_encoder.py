@@ -16,7 +16,7 @@ import safetensors.torch
 import timm
 import torch
 from torch.nn.functional import gelu, layer_norm, linear
-from transformers import AutoModel, DistilBertConfig
+from transformers import AutoModel, BertConfig, BertForMaskedLM, DistilBertConfig
 
 from pipeline import builds, search
 from pipeline.archive import Archive
@@ -214,6 +214,24 @@ def test_a_tower_alone_is_the_whole_models(saved: Path, model: Model, monkeypatc
     assert text.identity() == image.identity() == model.identity()
     names = [{name.partition(".")[0] for name in m.net.state_dict()} for m in (text, image)]
     assert names == [{"text", "logit_scale"}, {"visual", "logit_scale"}]
+
+
+def test_a_bert_is_trained_in_all_its_parts_and_may_lack_its_pooler(
+    text_tower: Path, image_tower: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bert"
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 64}
+    BertForMaskedLM(BertConfig(vocab_size=len(SPECIAL + WORDS), **sizes)).save_pretrained(folder)
+    shutil.copy(text_tower / "vocab.txt", folder)
+    net, tokenizer, _ = openclip.network(f"dual-encoder:{image_tower}+{folder}", None, None)
+    net.encode_text(tokenizer(TEXTS)).square().sum().backward()
+    assert all(weights.grad is not None for weights in net.text.parameters())
+    saved = save(net, tokenizer, tmp_path / "saved")
+    whole, text = (
+        openclip.load(f"local-dir:{saved}", None, device="cpu", precision="fp32", path=path, tower=tower)
+        for path, tower in ((None, None), (saved / "open_clip_model.safetensors", "text"))
+    )
+    np.testing.assert_array_equal(text.embed_texts(TEXTS), whole.embed_texts(TEXTS))
 
 
 def test_bf16_says_nearly_the_same(saved: Path, model: Model) -> None:
