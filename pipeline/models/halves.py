@@ -17,7 +17,7 @@ from pipeline.models.importing import without_compiler
 
 Tower = Literal["text", "image"]
 
-MASK = "attn_mask"  # the only tensor that is in no checkpoint, which both of open_clip's text towers compute
+MASK = "attn_mask"
 
 
 class Blank(nn.Module):
@@ -47,10 +47,10 @@ def load(create: Callable[[str], Any], path: Path, tower: Tower) -> Any | None:
     net.load_state_dict(given, assign=True)
     for name, buffer in list(net.named_buffers()):
         if buffer.device.type == "meta":
-            owner = net.get_submodule(name.rpartition(".")[0])
-            if name.rpartition(".")[2] != MASK:
+            owner, _, last = name.rpartition(".")
+            if last not in COMPUTED:
                 return None
-            owner.register_buffer(MASK, _causal(buffer), persistent=False)
+            net.get_submodule(owner).register_buffer(last, COMPUTED[last](buffer), persistent=False)
     return net
 
 
@@ -71,6 +71,15 @@ def strip(net: Any, tower: Tower) -> Any:
 def _causal(mask: Tensor) -> Tensor:
     """open_clip's mask, float32[n, n]: no word sees those behind it."""
     return torch.full(mask.shape, float("-inf")).triu_(1)
+
+
+def _counted(positions: Tensor) -> Tensor:
+    """Transformers' positions, int64[1, n]."""
+    return torch.arange(positions.shape[-1]).expand(positions.shape)
+
+
+# The tensors that are in no checkpoint: which open_clip's text towers compute, and those of transformers.
+COMPUTED = {MASK: _causal, "position_ids": _counted}
 
 
 def _read(path: Path, wanted: dict[str, Any]) -> dict[str, Tensor] | None:

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import pickle
 import threading
 import time
 import warnings
@@ -15,7 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import open_clip
-import safetensors
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import TextTransformer
@@ -24,7 +22,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from pipeline.models import halves, layers, settings, weights
 from pipeline.models.halves import Tower
-from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR
+from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR, TOWERS, UNFIT
 from pipeline.photo import UserError
 
 log = logging.getLogger(__name__)
@@ -33,8 +31,6 @@ T = TypeVar("T")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM = "random"  # what `pretrained` says for weights made up from SEED: for tests and timing
 SEED = 0
-# What reading a file that holds no weights, or another model's, raises.
-UNFIT = (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
 
 
 class Model:
@@ -269,8 +265,16 @@ def network(
 ) -> tuple[Any, Any, dict]:
     """OpenCLIP's network on CPU in fp32, its tokenizer, and its configuration (`model_cfg`).
 
-    The weights come from `path`; random ones for None, by `seed`. Raises UserError as `load` does.
+    The weights come from `path`; random ones for None, by `seed`. `dual-encoder:` names the towers of one that is to be
+    trained: see dual_encoder.of_towers. Raises UserError as `load` does.
     """
+    if model.startswith(TOWERS):
+        _need_transformers(model)
+        from pipeline.models import dual_encoder  # takes 6 s, and transformers
+
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return dual_encoder.of_towers(model, pretrained)
     if path is None and not model.startswith(LOCAL_DIR):
         weights.check_name(model)
     # A repository of the hub, once fetched, is a folder like any other.
@@ -281,15 +285,24 @@ def network(
         text = config["text_cfg"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
-    if ("hf_tokenizer_name" in text or "hf_model_name" in text) and not importlib.util.find_spec("transformers"):
-        raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[transformers]'")
+    if "hf_tokenizer_name" in text or "hf_model_name" in text:
+        _need_transformers(model)
     net = _build(model, source, pretrained, path, tower, seed)
+    if "dual_encoder" in config:
+        from pipeline.models import dual_encoder
+
+        return net, dual_encoder.read_tokenizer(Path(source.removeprefix(LOCAL_DIR)), text["context_length"]), config
     tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
     return net, tokenizer, config
 
 
+def _need_transformers(model: str) -> None:
+    if not importlib.util.find_spec("transformers"):
+        raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[transformers]'")
+
+
 def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Path | None, str | None]:
-    if pretrained == RANDOM:
+    if pretrained == RANDOM and not model.startswith(TOWERS):
         return None, None
     return (path, weights.sha256(path)) if path else weights.checkpoint(model, pretrained)
 
@@ -321,6 +334,10 @@ def _create(model: str, source: str, pretrained: str | None, device: str = "cpu"
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            if "dual_encoder" in open_clip.get_model_config(source):
+                from pipeline.models import dual_encoder
+
+                return dual_encoder.create(Path(source.removeprefix(LOCAL_DIR)))
             return open_clip.create_model(
                 source,
                 load_weights=False,

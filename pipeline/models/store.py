@@ -15,15 +15,13 @@ if TYPE_CHECKING:  # torch takes seconds to load, in vain where the weights are 
 
 
 def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: str) -> None:
-    """Copy a checkpoint that `weights.checkpoint` found into the archive, unless it is there."""
+    """Copy a checkpoint that `weights.checkpoint` found into the archive, with its other files, unless it is there."""
     from pipeline.models import weights
 
     folder = storage.join(archive, "models", sha256)
     if storage.exists(storage.join(folder, ABOUT)):
         return
-    names = [path.name]
-    if model.startswith((weights.LOCAL_DIR, weights.HUB)):
-        names.append(weights.CONFIG)
+    names = [path.name, *weights.beside(model, path)]
     for name in names:
         url = storage.join(folder, name)
         with storage.scratch(url) as scratch:

@@ -2,11 +2,14 @@
 
 import difflib
 import hashlib
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
 import open_clip
 import requests
+import safetensors
 from botocore.exceptions import BotoCoreError
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -15,7 +18,10 @@ from pipeline.models.settings import named
 from pipeline.photo import UserError
 
 LOCAL_DIR, HUB = "local-dir:", "hf-hub:"
+TOWERS = "dual-encoder:"  # what is not trained yet: see dual_encoder.of_towers
 CONFIG = "open_clip_config.json"
+# What reading a file that holds no weights, or another model's, raises.
+UNFIT = (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
 
 # The names OpenCLIP itself looks for in a folder or a hub repository, in its order.
 WEIGHTS = (
@@ -29,6 +35,20 @@ WEIGHTS = (
     "model.pth",
 )
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# What a text tower of transformers has beside them in a folder, as its configuration and tokenizers are called there.
+TEXT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 
 
 def checkpoint(model: str, pretrained: str | None) -> tuple[Path, str]:
@@ -37,6 +57,8 @@ def checkpoint(model: str, pretrained: str | None) -> tuple[Path, str]:
     For `local-dir:` and `hf-hub:` the model's open_clip_config.json lies beside it.
     Raises UserError as `load` does.
     """
+    if model.startswith(TOWERS):
+        raise UserError(f"{model} is untrained: `tintype train` makes a folder of it, which is named local-dir:PATH")
     if model.startswith((LOCAL_DIR, HUB)):
         if pretrained is not None:
             raise UserError(f"{model} brings its own weights: leave out pretrained: {pretrained}")
@@ -44,6 +66,13 @@ def checkpoint(model: str, pretrained: str | None) -> tuple[Path, str]:
     else:
         path = _named_weights(model, pretrained)
     return path, sha256(path)
+
+
+def beside(model: str, path: Path) -> list[str]:
+    """The files beside its weights that a model of a folder or of the hub is loaded with."""
+    if not model.startswith((LOCAL_DIR, HUB)):
+        return []
+    return [CONFIG, *(name for name in TEXT_FILES if (path.parent / name).is_file())]
 
 
 def sha256(path: Path) -> str:
@@ -107,10 +136,20 @@ def _fetched(url: str) -> Path:
 
 
 def _in_hub(name: str, repository: str, filename: str = "") -> Path:
-    """The weights of a hub repository in the hub library's own cache, downloaded if they are not there."""
+    """The weights of a hub repository."""
     candidates = (filename,) if filename else HUB_WEIGHTS
-    beside = (CONFIG,) if name.startswith(HUB) else ()
-    problem = f"it holds none of {', '.join(candidates)}"
+    if name.startswith(HUB):
+        how = f"set model: local-dir:/path/to/a/folder with {CONFIG} and {candidates[0]}"
+        return from_hub(f"the weights of {name}", repository, (CONFIG,), candidates, how)
+    how = "set pretrained: /path/to/the/checkpoint (or any fsspec URL)"
+    return from_hub(f"the weights of {name}", repository, (), candidates, how)
+
+
+def from_hub(what: str, repository: str, needed: Sequence[str], candidates: Sequence[str], how: str) -> Path:
+    """The first of some candidates that a hub repository has, the needed files beside it: in the hub library's own
+    cache, downloaded if they are not there. Raises UserError, which ends in `how` to do without a network."""
+    files = ", ".join((*needed, " or ".join(candidates)))
+    problem = f"it does not hold {files}"
     try:
         for here_only in (True, False):
             if not here_only and (unreachable := _hub_unreachable()):
@@ -120,7 +159,7 @@ def _in_hub(name: str, repository: str, filename: str = "") -> Path:
                 try:
                     *_, path = (
                         huggingface_hub.hf_hub_download(repository, file, local_files_only=here_only)
-                        for file in (*beside, candidate)
+                        for file in (*needed, candidate)
                     )
                     return Path(path)
                 except EntryNotFoundError as error:
@@ -128,14 +167,9 @@ def _in_hub(name: str, repository: str, filename: str = "") -> Path:
                         raise  # the connection failed: the next candidate would fail as slowly
     except (HfHubHTTPError, OSError, ValueError) as error:
         problem = reason(error)
-    how = (
-        f"model: local-dir:/path/to/a/folder with {CONFIG} and {candidates[0]}"
-        if beside
-        else "pretrained: /path/to/the/checkpoint (or any fsspec URL)"
-    )
     raise UserError(
-        f"the weights of {name} are not on this machine and cannot be fetched from {repository} on the Hugging Face "
-        f"hub ({problem}): fetch {' or '.join(candidates)} of it where there is a network, and set {how}"
+        f"{what} are not on this machine and cannot be fetched from {repository} on the Hugging Face hub ({problem}): "
+        f"fetch {files} of it where there is a network, and {how}"
     )
 
 

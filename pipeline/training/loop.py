@@ -63,8 +63,11 @@ class Work:
 
 def prepare(asked: TrainSettings, world: World, device: str) -> Work:
     """The network and the data. Raises UserError for whatever the settings ask for and is not there."""
-    path = None if asked.from_scratch else weights.checkpoint(asked.model, asked.pretrained)[0]
-    net, tokenizer, config = openclip.network(asked.model, asked.pretrained, path, seed=asked.seed)
+    towers_of_others = asked.model.startswith(weights.TOWERS)
+    bare = asked.from_scratch or towers_of_others
+    path = None if bare else weights.checkpoint(asked.model, asked.pretrained)[0]
+    pretrained = openclip.RANDOM if asked.from_scratch and towers_of_others else asked.pretrained
+    net, tokenizer, config = openclip.network(asked.model, pretrained, path, seed=asked.seed)
     if asked.loss.captions and not isinstance(net, open_clip.CoCa):
         raise UserError(f"loss.captions: {asked.model} writes no captions; name a CoCa, or leave it out")
     if asked.batch % (asked.workers * asked.accumulate):
@@ -284,7 +287,7 @@ def _judge(work: Work, now: State, tell: Tell) -> None:
         now.history.append(line)
         if before is None or line["recall@1"] > before["recall@1"]:
             wide = towers.widened(kept, work.tables, work.vocabulary) if work.vocabulary else kept
-            state.write_model(asked, work.config, work.preprocess, wide)
+            state.write_model(work.asked, work.net, work.tokenizer, work.config, work.preprocess, wide)
         state.tell(now, asked)
         tell(line)
     if work.world.size > 1:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import tempfile
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from pipeline.training.settings import TrainSettings
 from pipeline.training.towers import Towers
 
 CHECKPOINT, HISTORY, MODEL = "checkpoint.pt", "history.json", "model"
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 WEIGHTS = "open_clip_model.safetensors"
 # What may be other when a stopped training goes on: where and how it runs, not what it computes.
 ABOUT_RUNNING = ("out", "workers", "runner", "device", "accumulate", "recompute", "save_every")
@@ -90,19 +93,32 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def write_model(
-    asked: TrainSettings, config: dict[str, Any], preprocess: dict[str, Any], weights: dict[str, Tensor]
+    asked: TrainSettings,
+    net: Any,
+    tokenizer: Any,
+    config: dict[str, Any],
+    preprocess: dict[str, Any],
+    weights: dict[str, Tensor],
 ) -> None:
     """Put a model into `out/model` in OpenCLIP's form: other commands take it as `local-dir:OUT/model`.
 
-    The weights come last, so that a new model never stands with another's configuration for long.
+    The weights come last, so that where they are, all that belongs to them is.
     """
     folder = storage.join(asked.out, MODEL)
-    kept = {name: preprocess[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in preprocess}
-    told = {"model_cfg": config, "preprocess_cfg": kept}
-    storage.replace(storage.join(folder, CONFIG), json.dumps(told, indent=2).encode())
     dtype = {"fp32": torch.float32, "fp16": torch.float16}[asked.saved_as]
     ready = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in weights.items()
     }
+    with tempfile.TemporaryDirectory() as place:
+        if "dual_encoder" in config:
+            from pipeline.models import dual_encoder
+
+            dual_encoder.save_beside(net, tokenizer, Path(place))
+        else:
+            kept = {name: preprocess[name] for name in PREPROCESSING if name in preprocess}
+            told = json.dumps({"model_cfg": config, "preprocess_cfg": kept}, indent=2)
+            Path(place, CONFIG).write_text(told)
+        for file in sorted(Path(place).iterdir()):
+            storage.replace(storage.join(folder, file.name), file.read_bytes())
     storage.replace(storage.join(folder, WEIGHTS), to_safetensors(ready))
