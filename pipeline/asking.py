@@ -11,7 +11,7 @@ import typer
 
 from pipeline import builds, config, contact_sheet, duplicates, progress, search, storage, terminal
 from pipeline.archive import Archive
-from pipeline.console import ArchiveName, Json, archive_url, err, file_option, index_of, out, write
+from pipeline.console import ArchiveName, Json, archive_url, err, file_option, index_of, out, preferred, write
 from pipeline.duplicates import report, sheet
 from pipeline.models.settings import Generation
 from pipeline.photo import UserError
@@ -178,7 +178,7 @@ def report_command(
     from pipeline.report.sheet import render
 
     there = Archive.open(archive_url(archive))
-    build, why_not = chosen(there, of)
+    build, why_not = chosen(there, of or preferred(archive))
     with progress.Progress(err) as shown:
         said = figures(there, build, why_not, wall=photos, say=lambda step: shown.say(f"report: {step}"))
         path = html or (None if as_json else "report.html")

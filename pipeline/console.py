@@ -27,13 +27,15 @@ def archive_url(name: str) -> str:
     return config.archive_of(name) if name.endswith((".yaml", ".yml")) else name
 
 
-def index_of(name: str, of: str | None = None) -> Build:
-    """The index that the user asks: of the embeddings named, else the only one there is, else of those that the
-    configuration named indexes. Raises UserError."""
+def preferred(name: str) -> str | None:
+    """The embeddings whose index a configuration asks, where its archive has several and the user names none."""
     url = archive_url(name)
-    if of is None and url != name and len(builds.indexed(url)) > 1:
-        of = config.index_of(name)
-    return builds.open_build(url, of)
+    return config.index_of(name) if url != name and len(builds.indexed(url)) > 1 else None
+
+
+def index_of(name: str, of: str | None = None) -> Build:
+    """The index that the user asks: of the embeddings named, or preferred, else the only one. Raises UserError."""
+    return builds.open_build(archive_url(name), of or preferred(name))
 
 
 def in_a_folder(path: str | None) -> str | None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console import ArchiveName, archive_url
+from pipeline import builds
+from pipeline.console import ArchiveName, archive_url, preferred
 from pipeline.photo import UserError
 
 TOKEN = "TINTYPE_TOKEN"
@@ -35,9 +36,10 @@ def serve_command(
         )
     from pipeline.web import server
 
-    server.serve(
-        archive_url(archive), of, host, port, known if token or host not in LOOPBACK else None, _say
-    )  # fmt: skip
+    url = archive_url(archive)
+    first = preferred(archive)
+    names = of or ([first, *builds.indexed(url)] if first else [])
+    server.serve(url, names, host, port, known if token or host not in LOOPBACK else None, _say)
 
 
 def _say(url: str, photos: int) -> None:

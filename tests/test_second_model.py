@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline.cli import main
+from pipeline.console import preferred
 from pipeline.demo import scenes
 
 DEMO = Path(__file__).parents[1] / "pipeline" / "demo" / "model"
@@ -76,6 +77,8 @@ def test_another_model_is_added_and_old_searches_stay(conf: Path, capsys: pytest
     capsys.readouterr()
     assert main(["search", str(archive), ASKED]) == 2
     assert "has indexes of after, before: say which one with --of" in capsys.readouterr().err
+
+    assert preferred(str(conf)) == "before" and preferred(str(archive)) is None  # what `serve` and `report` show first
 
     said = say("evaluate", conf, "--of", "before", "--of", "after")
     [change] = said["differences"]

@@ -35,7 +35,7 @@ from pipeline.training.settings import AnyData, ArchiveData, CaptionedData, Labe
 FEWEST = 4  # photos: with fewer there is nothing to tell apart, and nothing to validate with
 FILES = 256  # in a block
 MOST_PIXELS = 100_000_000  # of files that nobody has checked
-COLUMNS = ("row_id", "photo_id", "title", "description", "tags", "human_captions", "caption")
+COLUMNS = ("row_id", "photo_id", "title", "description", "tags", "machine_tags", "human_captions", "caption")
 
 log = logging.getLogger(__name__)
 
@@ -222,8 +222,11 @@ def _said(row: Mapping[str, Any], kind: str) -> Sequence[str]:
             return [words.plain(row["description"] or "")]
         case "captions":
             return [row["caption"] or ""]
+        case "tags":
+            machine = row["machine_tags"] or ()  # Flickr's are among the tags as well
+            return [tag for tag in row["tags"] or () if tag not in machine]
         case _:
-            return row[kind] or []
+            return row["human_captions"] or []
 
 
 def _stored(images: Table, part: int, row_ids: np.ndarray) -> Iterator[Held]:

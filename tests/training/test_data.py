@@ -96,7 +96,11 @@ def archive(tmp_path: Path) -> Archive:
     archive = Archive.create(str(tmp_path / "archive"))
     ids = [f"flickr:{number}" for number in (9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 10, 11)]
     photos = [small.photo(photo_id) for photo_id in ids]
-    photos[0] |= {"description": "<b>A mill</b> &amp; its  pond", "tags": ["mill", "Mill", "pond"]}
+    photos[0] |= {
+        "description": "<b>A mill</b> &amp; its  pond",
+        "tags": ["mill", "Mill", "dc:id=1", "pond"],
+        "machine_tags": ["dc:id=1"],
+    }
     photos[1] |= {"title": "IMG_0042.JPG", "tags": []}
     photos[2] |= {"human_captions": ["A boat .", "a boat at  sea", ""], "title": "Boats"}
     photos[3] |= {"title": "boats"}
