@@ -10,6 +10,7 @@ import pydantic
 
 from pipeline import config
 from pipeline.search import Query
+from pipeline.training.settings import TrainSettings
 
 PAGE = Path(__file__).parent / "config.md"
 
@@ -18,8 +19,8 @@ HEAD = """\
 
 <!-- Made by docs/make_config.py from the settings classes. Edit the strings under their fields, not this page. -->
 
-A configuration is a YAML file, one an archive; `conf/` has examples. Every setting can be overridden on the command
-line, by its key and a value in YAML:
+A configuration is a YAML file, one an archive or one a training; `conf/` has examples. Every setting can be overridden
+on the command line, by its key and a value in YAML:
 
     tintype run conf/loc.yaml --set archive=s3://bucket/loc --set sources.0.limit=200 --set run.runner=local
 
@@ -40,13 +41,21 @@ PLACES = {
     "LabelSettings": ("Labels", "labels.<name>"),
     "IndexSettings": ("The index", "index"),
     "RunSettings": ("Runs", "run"),
+    "TrainSettings": ("A training, in a file of its own for `tintype train`", None),
+    "ArchiveData": ("What it learns from: an archive", "data[]"),
+    "LabelledData": ("Pictures sorted by what they show", "data[]"),
+    "CaptionedData": ("Pictures with captions", "data[]"),
+    "ScenesData": ("The demo's drawn world", "data[]"),
+    "LossSettings": ("The loss of a training", "loss"),
+    "UnlockedSettings": ("What is trained of a model", "unlocked"),
+    "ValidationSettings": ("How a training is judged", "validation"),
     "Query": ("A query in a file for `tintype search --queries`", "[]"),
 }
 
 
 def page() -> str:
     """The whole of docs/config.md."""
-    classes = [*config.setting_classes(), Query]
+    classes = [*config.setting_classes(), *config.setting_classes(TrainSettings), Query]
     return "\n".join([HEAD, *(section(cls) for cls in classes)])
 
 

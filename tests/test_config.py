@@ -14,9 +14,11 @@ from pipeline.photo import UserError
 from pipeline.search import Query
 from pipeline.sources.flickr import FlickrSource
 from pipeline.sources.folder import FolderSource
+from pipeline.training.settings import TrainSettings
 
 CONF = Path(__file__).parents[1] / "conf"
-CONFIGURATIONS = sorted(path for path in CONF.glob("*.yaml") if not path.name.startswith("queries"))
+CONFIGURATIONS = sorted(path for path in CONF.glob("*.yaml") if not path.name.startswith(("queries", "train_")))
+TRAININGS = sorted(CONF.glob("train_*.yaml"))
 QUERIES = sorted(CONF.glob("queries*.yaml"))
 
 MODEL = {"model": "local-dir:/models/tiny"}
@@ -46,6 +48,18 @@ def test_every_configuration_of_ours_loads(path: Path) -> None:
     settings = config.load(str(path))
     assert settings.embeddings
     assert settings.captions
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
+def test_every_training_of_ours_loads(path: Path) -> None:
+    assert config.validated(TrainSettings, config.given(str(path), ()), str(path)).steps
+
+
+def test_a_misspelt_setting_of_a_training_is_told_with_the_nearest() -> None:
+    told = refused(
+        config.validated, TrainSettings, {"out": "a", "model": "b", "data": [{"kind": "scenes"}], "stesp": 3}, "c"
+    )
+    assert "unknown setting stesp; did you mean 'steps'?" in told
 
 
 @pytest.mark.parametrize("path", QUERIES, ids=lambda path: path.stem)

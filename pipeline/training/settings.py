@@ -18,11 +18,12 @@ class ScenesData:
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    kind: Literal["scenes"]
+    kind: Literal["scenes"] = "scenes"
+    """This kind of data."""
     pictures: Annotated[int, pydantic.Field(ge=8)] = 60_000
     """How many are drawn; each is shown mirrored too."""
     templates: tuple[str, ...] = ()
-    """Texts that a claim is put into, at `{}`; one is chosen by chance each time."""
+    """Texts that a claim is put into, at `{}`, one by chance each time; none: it stands as it is."""
 
 
 @dataclass(frozen=True)
