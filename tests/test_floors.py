@@ -24,12 +24,12 @@ FLOORS = [
     ["placement"],
     ["cluster", "contact_sheet", "describe", "export", "progress"],
     ["config"],
-    ["console"],
+    ["console", "rerank"],
     ["plan", "run", "hashing", "evaluation", "web"],
     ["terminal"],
     ["report"],
     ["asking", "demo", "serving"],
-    ["evaluating"],
+    ["evaluating", "reranking"],
     ["cli", "training"],
 ]
 ONLY_IN = {

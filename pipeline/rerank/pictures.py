@@ -1,0 +1,71 @@
+"""The small pictures of a service's results: side by side, within bounds, and checked before they are decoded here."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.gate import Gate
+from pipeline.imaging import BadImage, Checker
+from pipeline.sources.unsplash import Offer
+from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
+from pipeline.stages.fetch import choose_size
+
+CONNECTIONS = 8
+SILENCE_S, PICTURE_S = 5.0, 12.0  # one picture's silence, and all the seconds it may take: somebody waits
+ATTEMPTS = 2
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 50_000_000
+LEAST_SIDE = 240  # pixels of the short side, for those who look, whatever the model needs
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A result whose picture was had: `data` decodes."""
+
+    service_rank: int  # from 1
+    offer: Offer
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A result whose picture could not be had: a key of photo.REASONS or "gone", and one line."""
+
+    service_rank: int
+    offer: Offer
+    reason: str
+    detail: str
+
+
+def look(offers: Sequence[Offer], side: int, checker: Checker) -> tuple[list[Looked], list[Unseen]]:
+    """The pictures of these results, in their order; the smallest size whose short side has `side` pixels."""
+    limits = {"timeout": SILENCE_S, "deadline": PICTURE_S, "attempts": ATTEMPTS, "max_bytes": MAX_BYTES}
+    with Downloader(Gate(None), connections=CONNECTIONS, backoff=0.5, **limits) as downloader:  # type: ignore[arg-type]
+        places = asyncio.Semaphore(checker.children)
+
+        async def one(rank: int, offer: Offer) -> Looked | Unseen:
+            try:
+                return Looked(rank, offer, await _picture(offer, max(side, LEAST_SIDE), downloader, checker, places))
+            except Missing as missing:
+                return Unseen(rank, offer, "gone", str(missing))
+            except (DownloadError, BadImage) as fault:
+                return Unseen(rank, offer, fault.reason, str(fault))
+
+        async def all_of_them() -> list[Looked | Unseen]:
+            return await asyncio.gather(*(one(rank, offer) for rank, offer in enumerate(offers, 1)))
+
+        found = downloader.run(all_of_them())
+    return [one for one in found if isinstance(one, Looked)], [one for one in found if isinstance(one, Unseen)]
+
+
+async def _picture(
+    offer: Offer, side: int, downloader: Downloader, checker: Checker, places: asyncio.Semaphore
+) -> bytes:
+    """Raises Missing, DownloadError, BadImage."""
+    size = choose_size(offer.sizes, side)
+    if size is None:
+        raise DownloadError("no_size", "the service offers no size of it")
+    data = await downloader.fetch(size.url, Tally())
+    async with places:
+        await checker.check_soon(data, max_pixels=MAX_PIXELS, derivative=False)
+    return data
