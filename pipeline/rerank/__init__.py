@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline import imaging
-from pipeline.rerank.pictures import MAX_PIXELS, Looked, Unseen, look
+from pipeline.rerank.pictures import LEAST_SIDE, MAX_PIXELS, Looked, Unseen, look
 from pipeline.search import Embedder
 from pipeline.sources.unsplash import Offer
+from pipeline.stages.fetch import choose_size
 
 __all__ = ["BATCH", "MOST", "Place", "Pool", "Reranked", "Seen", "Unseen", "embed", "look", "order", "told"]
 
@@ -75,14 +76,19 @@ class Reranked:
 
 def embed(looked: Sequence[Looked], unseen: Sequence[Unseen], total: int | None, model: Embedder) -> Pool:
     """The pictures as the model sees them, `BATCH` at a time."""
-    vectors: list[np.ndarray] = []
-    for start in range(0, len(looked), BATCH):
-        images = [
-            imaging.decode(one.data, max_pixels=MAX_PIXELS, side=model.side) for one in looked[start : start + BATCH]
-        ]
-        vectors += list(model.embed_images(np.stack([model.preprocess(image) for image in images])))
-    seen = [Seen(one.service_rank, one.offer, one.data, v) for one, v in zip(looked, vectors, strict=True)]
-    return Pool(tuple(seen), tuple(unseen), total)
+    had: list[Looked] = []
+    lost = list(unseen)
+    pixels: list[np.ndarray] = []
+    for one in looked:
+        try:
+            pixels.append(model.preprocess(imaging.decode(one.data, max_pixels=MAX_PIXELS, side=model.side)))
+            had.append(one)
+        except imaging.BadImage as bad:
+            lost.append(Unseen(one.service_rank, one.offer, bad.reason, str(bad)))
+    starts = range(0, len(pixels), BATCH)
+    vectors = [v for start in starts for v in model.embed_images(np.stack(pixels[start : start + BATCH]))]
+    seen = [Seen(one.service_rank, one.offer, one.data, v) for one, v in zip(had, vectors, strict=True)]
+    return Pool(tuple(seen), tuple(sorted(lost, key=lambda one: one.service_rank)), total)
 
 
 def order(pool: Pool, text: str, model: Embedder) -> Reranked:
@@ -149,5 +155,6 @@ def _photo(offer: Offer) -> dict[str, Any]:
         "owner": photo.owner,
         "owner_url": offer.owner_url,
         "page_url": photo.page_url,
+        "picture": size.url if (size := choose_size(offer.sizes, LEAST_SIDE)) else None,
         "credit": credit(offer),
     }

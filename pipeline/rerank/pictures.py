@@ -1,6 +1,7 @@
 """The small pictures of a service's results: side by side, within bounds, and checked before they are decoded here."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,11 @@ from pipeline.sources.unsplash import Offer
 from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
 from pipeline.stages.fetch import choose_size
 
-CONNECTIONS = 8
-SILENCE_S, PICTURE_S = 5.0, 12.0  # one picture's silence, and all the seconds it may take: somebody waits
+CONNECTIONS = 16
+# Somebody waits: seconds of silence of one picture, all that it may take, and what so many may take together.
+SILENCE_S, PICTURE_S, ALL_S, ALL = 5.0, 12.0, 20.0, 30
 ATTEMPTS = 2
-MAX_BYTES = 20_000_000
+MAX_BYTES = 5_000_000
 MAX_PIXELS = 50_000_000
 LEAST_SIDE = 240  # pixels of the short side, for those who look, whatever the model needs
 
@@ -43,16 +45,21 @@ def look(offers: Sequence[Offer], side: int, checker: Checker) -> tuple[list[Loo
     with Downloader(Gate(None), connections=CONNECTIONS, backoff=0.5, **limits) as downloader:  # type: ignore[arg-type]
         places = asyncio.Semaphore(checker.children)
 
-        async def one(rank: int, offer: Offer) -> Looked | Unseen:
+        async def one(rank: int, offer: Offer, ends: float) -> Looked | Unseen:
             try:
-                return Looked(rank, offer, await _picture(offer, max(side, LEAST_SIDE), downloader, checker, places))
+                async with asyncio.timeout_at(ends):
+                    picture = await _picture(offer, max(side, LEAST_SIDE), downloader, checker, places)
+                return Looked(rank, offer, picture)
+            except TimeoutError:
+                return Unseen(rank, offer, "unreachable", "time was up before its end")
             except Missing as missing:
                 return Unseen(rank, offer, "gone", str(missing))
             except (DownloadError, BadImage) as fault:
                 return Unseen(rank, offer, fault.reason, str(fault))
 
         async def all_of_them() -> list[Looked | Unseen]:
-            return await asyncio.gather(*(one(rank, offer) for rank, offer in enumerate(offers, 1)))
+            ends = asyncio.get_running_loop().time() + ALL_S * math.ceil(len(offers) / ALL)
+            return await asyncio.gather(*(one(rank, offer, ends) for rank, offer in enumerate(offers, 1)))
 
         found = downloader.run(all_of_them())
     return [one for one in found if isinstance(one, Looked)], [one for one in found if isinstance(one, Unseen)]
