@@ -19,7 +19,7 @@ from pipeline.page import host
 from pipeline.photo import UserError
 from pipeline.rerank import Place, Pool, Reranked, printed
 from pipeline.search import Embedder
-from pipeline.sources.unsplash import UnsplashSource
+from pipeline.sources.unsplash import Offer, UnsplashSource
 from pipeline.web.params import Params, check_text
 from pipeline.web.turns import Busy
 
@@ -120,28 +120,36 @@ def shown(asked: Question, found: Reranked) -> dict[str, Any]:
     pictures = {
         place.seen.service_rank: data_uri(place.seen.data) for place in (*found.ours[:SHOWN], *found.theirs[:SHOWN])
     }
-    theirs = [_card(place, pictures, f"by us {place.rank}") for place in found.theirs[:SHOWN]]
+    theirs = [_card(place, pictures, f"now {place.rank}") for place in found.theirs[:SHOWN]]
     ours = [_card(place, pictures, f"{place.cosine:.3f}") for place in found.ours[:SHOWN]]
     return {
         "q": asked.q,
         "text": asked.text if asked.text != asked.q else "",
         "said": f"{len(found.ours)} photos of Unsplash in both orders",
         "orders": [("theirs", "Unsplash’s order", theirs), ("ours", "Ours, by what they show", ours)] if ours else [],
-        "notes": printed.notes(found),
+        "agreement": printed.agreement(found),
+        "unseen": [
+            _named(one.offer) | {"rank": one.service_rank, "why": printed.why(one)} for one in found.pool.unseen
+        ],
         "nothing": not (found.ours or found.pool.unseen),
     }
 
 
 def _card(place: Place, pictures: Mapping[int, str], said: str) -> dict[str, Any]:
-    offer, photo = place.seen.offer, place.seen.offer.photo
-    return {
+    return _named(place.seen.offer) | {
         "picture": pictures[place.seen.service_rank],
-        "name": printed.title(offer),
-        "href": photo.page_url,
         "rank": place.rank,
         "service_rank": place.seen.service_rank,
         "moved": printed.moved(place),
         "said": said,
+    }
+
+
+def _named(offer: Offer) -> dict[str, Any]:
+    photo = offer.photo
+    return {
+        "name": printed.title(offer),
+        "href": photo.page_url,
         "owner": photo.owner or "somebody",
         "owner_url": offer.owner_url if host(offer.owner_url) else None,
         "licence": photo.rights.license_name or UNSTATED,

@@ -11,7 +11,6 @@ from PIL import Image
 from pipeline.models import openclip
 from pipeline.rerank import pictures
 from pipeline.web import reranker
-from pipeline.web.server import configured
 from pipeline.web.service import Service
 from tests.unsplash_server import KEY, REFUSED, SPENT, Reply, Unsplash, serve
 from tests.web.conftest import SCRIPT, Served, picture, served_by
@@ -137,7 +136,7 @@ def test_troubles_of_the_service(
     unsplash.pictures = {"n1": picture(1), "n2": 5.0}
     said = both.get("/api/rerank", q="b").json()
     assert [one["service_rank"] for one in said["results"]] == [2] and len(said["not_seen"]) == NUMBER - 1
-    assert "not seen, by Unsplash 3: number 2 (unreachable" in Page(both.get("/rerank", q="b")).text
+    assert "By Unsplash 3, not seen: number 2 (unreachable" in Page(both.get("/rerank", q="b")).text
     unsplash.rows = []
     assert "finds nothing" in Page(both.get("/rerank", q="c")).text
     assert KEY not in capsys.readouterr().err
@@ -162,20 +161,3 @@ def test_what_is_remembered_is_bounded(both: Served, unsplash: Unsplash, monkeyp
     monkeypatch.setattr(reranker, "REMEMBER_S", 0.0)
     both.get("/api/rerank", q="a")
     assert len(unsplash.calls) == 5
-
-
-def test_the_command_serves_it_where_there_is_a_key(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    monkeypatch.setattr("pipeline.web.server.configured", lambda service, token: made.append(service) or _stop())
-    from pipeline.web import server
-
-    for value in (KEY, ""):
-        monkeypatch.setenv("UNSPLASH_ACCESS_KEY", value)
-        with pytest.raises(InterruptedError):
-            server.serve(site.service.archive.url, [], "127.0.0.1", 0, None, lambda url, photos: None)
-    assert [service.reranker is not None for service in made] == [True, False]
-    assert configured is not server.configured
-
-
-def _stop() -> None:
-    raise InterruptedError
