@@ -178,6 +178,20 @@ def test_cosines_are_the_models_own(unsplash: Unsplash, drawn: list[bytes]) -> N
         np.testing.assert_allclose(place.cosine, place.seen.vector @ model.embed_texts(["a windmill"])[0], atol=1e-6)
 
 
+def test_the_json_is_as_documented(unsplash: Unsplash, capsys: pytest.CaptureFixture[str]) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```json\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
+    [example] = [json.loads(block) for block in blocks if '"not_seen"' in block]
+    del unsplash.pictures["n0"]
+    said = say(unsplash, capsys, "-n", 2)
+    assert list(said) == list(example)
+    for group in ("query", "model", "agreement"):
+        assert list(said[group]) == list(example[group])
+    for group in ("results", "not_seen"):
+        [one], [documented] = said[group], example[group]
+        assert list(one) == list(documented) and one["license"] == documented["license"]
+
+
 def test_agreement() -> None:
     assert rerank.agreement(np.arange(5)) == (1, 1)
     assert rerank.agreement(np.arange(5)[::-1]) == (-1, -1)
