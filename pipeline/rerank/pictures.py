@@ -40,7 +40,10 @@ class Unseen:
 
 
 def look(offers: Sequence[Offer], side: int, checker: Checker) -> tuple[list[Looked], list[Unseen]]:
-    """The pictures of these results, in their order; the smallest size whose short side has `side` pixels."""
+    """The pictures of these results, in their order; the smallest size whose short side has `side` pixels.
+
+    Nobody else is to use the checker meanwhile.
+    """
     limits = {"timeout": SILENCE_S, "deadline": PICTURE_S, "attempts": ATTEMPTS, "max_bytes": MAX_BYTES}
     with Downloader(Gate(None), connections=CONNECTIONS, backoff=0.5, **limits) as downloader:  # type: ignore[arg-type]
         places = asyncio.Semaphore(checker.children)

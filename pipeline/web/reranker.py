@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from queue import Empty, Queue
 from typing import Any
 from urllib.parse import urlencode
 
@@ -68,13 +69,16 @@ class Reranker:
         self._api_url = api_url
         self._model = model
         self._work = work
-        self._checker = imaging.Checker(children=AT_ONCE)
-        self._asking = threading.BoundedSemaphore(AT_ONCE)
+        # Each search has one to itself: two event loops that wait for the children of one would wait for each other.
+        self._checkers: Queue[imaging.Checker] = Queue()
+        for _ in range(AT_ONCE):
+            self._checkers.put(imaging.Checker(children=1))
         self._pools: OrderedDict[tuple[str, str], tuple[float, Pool]] = OrderedDict()
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        self._checker.close()
+        while not self._checkers.empty():
+            self._checkers.get().close()
 
     def rerank(self, asked: Question) -> Reranked:
         """Both orders. Raises UserError; Unanswered; towers.Unready; turns.Busy and turns.Late where too many ask."""
@@ -82,23 +86,25 @@ class Reranker:
         key = asked.q, str(model.identity())
         pool = self._remembered(key)
         if pool is None:
-            if not self._asking.acquire(blocking=False):
-                raise Busy
             try:
-                pool = self._ask(asked.q, model)
+                checker = self._checkers.get_nowait()
+            except Empty:
+                raise Busy from None
+            try:
+                pool = self._ask(asked.q, model, checker)
                 self._remember(key, pool)
             finally:
-                self._asking.release()
+                self._checkers.put(checker)
         ranked: Reranked = self._work(partial(rerank.order, pool, asked.text, model))
         return ranked
 
-    def _ask(self, q: str, model: Embedder) -> Pool:
+    def _ask(self, q: str, model: Embedder, checker: imaging.Checker) -> Pool:
         side = model.side
         try:
             found = UnsplashSource(q, limit=RESULTS, api_url=self._api_url).offers()
         except UserError as error:
             raise Unanswered(str(error)) from error
-        looked, unseen = rerank.look(found.offers, side, self._checker)
+        looked, unseen = rerank.look(found.offers, side, checker)
         pool: Pool = self._work(partial(rerank.embed, looked, unseen, found.total, model))
         return replace(pool, seen=tuple(replace(s, data=imaging.thumbnail(s.data, THUMBNAIL)) for s in pool.seen))
 

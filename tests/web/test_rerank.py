@@ -25,19 +25,36 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNSPLASH_ACCESS_KEY", KEY)
 
 
-@pytest.fixture
-def unsplash() -> Iterator[Unsplash]:
-    with serve() as unsplash:
-        for number in range(NUMBER):
-            unsplash.add(f"n{number}", picture(number), description=f"number {number}", size=(120, 80))
-        yield unsplash
+@pytest.fixture(scope="module")
+def service() -> Iterator[Unsplash]:
+    with serve() as running:
+        yield running
 
 
-@pytest.fixture
-def both(site: Served, unsplash: Unsplash) -> Iterator[Served]:
-    """A server of the same archive that re-ranks."""
-    with served_by(Service(site.service.archive.url, unsplash=unsplash.url)) as served:
+@pytest.fixture(scope="module")
+def served(site: Served, service: Unsplash) -> Iterator[Served]:
+    """A server of the same archive that re-ranks, its model loaded."""
+    with served_by(Service(site.service.archive.url, unsplash=service.url)) as served:
+        assert served.drop(picture(1)).status_code == 200 and served.search(q="a boat")
         yield served
+
+
+@pytest.fixture
+def unsplash(service: Unsplash) -> Unsplash:
+    """As it is at first."""
+    for held in (service.rows, service.faults, service.calls, service.looks, service.headers, service.pictures):
+        held.clear()  # type: ignore[attr-defined]
+    for number in range(NUMBER):
+        service.add(f"n{number}", picture(number), description=f"number {number}", size=(120, 80))
+    return service
+
+
+@pytest.fixture
+def both(served: Served, unsplash: Unsplash) -> Served:
+    """That server, which remembers no search."""
+    assert served.service.reranker
+    served.service.reranker._pools.clear()
+    return served
 
 
 def test_both_orders(both: Served, unsplash: Unsplash, loaded: openclip.Model) -> None:
@@ -133,11 +150,12 @@ def test_troubles_of_the_service(
         answer = both.get("/rerank", q="a")
         assert answer.status_code == 502 and said in Page(answer).text and KEY not in answer.text
     monkeypatch.setattr(pictures, "ALL_S", 0.5)
-    unsplash.pictures = {"n1": picture(1), "n2": 5.0}
+    unsplash.pictures.clear()
+    unsplash.pictures |= {"n1": picture(1), "n2": 5.0}
     said = both.get("/api/rerank", q="b").json()
     assert [one["service_rank"] for one in said["results"]] == [2] and len(said["not_seen"]) == NUMBER - 1
     assert "By Unsplash 3, not seen: number 2 (unreachable" in Page(both.get("/rerank", q="b")).text
-    unsplash.rows = []
+    unsplash.rows.clear()
     assert "finds nothing" in Page(both.get("/rerank", q="c")).text
     assert KEY not in capsys.readouterr().err
 
