@@ -174,7 +174,7 @@ function move(steps) {
 }
 
 // How many stand in a row: those whose top is that of the first of their list.
-function row(list) {
+function row(list = document) {
   const hits = [...list.querySelectorAll(".hit")];
   return hits.filter((hit) => hit.offsetTop === hits[0].offsetTop).length;
 }
