@@ -35,6 +35,7 @@ PLACES = {
     "Search": ("A search of Flickr", "sources[].search"),
     "FolderSource": ("A folder of pictures", "sources[]"),
     "ParquetSource": ("Pictures or URLs in Parquet or CSV", "sources[]"),
+    "UnsplashSource": ("A search of Unsplash", "sources[]"),
     "ImageSettings": ("Pictures", "images"),
     "EmbeddingSettings": ("An embedding", "embeddings.<name>"),
     "CaptionSettings": ("A caption", "captions.<name>"),

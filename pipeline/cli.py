@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__, asking, config, evaluating, progress, serving, storage, terminal
+from pipeline import __version__, asking, config, evaluating, progress, reranking, serving, storage, terminal
 from pipeline.archive import Archive
 from pipeline.console import ArchiveName, Conf, Json, Set, archive_url, err, out
 from pipeline.photo import UserError
@@ -162,6 +162,7 @@ app.command("export")(asking.export_command)
 app.command("describe")(asking.describe_command)
 app.command("evaluate")(evaluating.evaluate_command)
 app.command("compare")(evaluating.compare_command)
+app.command("rerank")(reranking.rerank_command)
 app.command("serve")(serving.serve_command)
 app.command("train")(train_command)
 

@@ -25,10 +25,11 @@ from pipeline.search import Mode, Query, check
 from pipeline.sources.flickr import FlickrSource
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.parquet import ParquetSource
+from pipeline.sources.unsplash import UnsplashSource
 from pipeline.stages.fetch import ImageSettings
 from pipeline.stages.index import IndexSettings
 
-AnySource = Annotated[FlickrSource | FolderSource | ParquetSource, pydantic.Discriminator("kind")]
+AnySource = Annotated[FlickrSource | FolderSource | ParquetSource | UnsplashSource, pydantic.Discriminator("kind")]
 
 
 Kind = TypeVar("Kind")

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # torch, open_clip and ray take ten seconds to load: what needs them imports them, and listing and fetching do without.
 Weights = dict[tuple[str, str | None], tuple[Path, str] | None]  # (model, pretrained) → file and SHA-256; None: random
 PACED = 5.0  # requests a second that one fetching worker makes surely
-SECRETS = ("FLICKR_API_KEY", "FLICKR_API_SECRET")
+SECRETS = ("FLICKR_API_KEY", "FLICKR_API_SECRET", "UNSPLASH_ACCESS_KEY")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from fastapi import APIRouter, File, Path, Query, Request, Response, UploadFile
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from pipeline import rerank
 from pipeline.builds import Damaged
 from pipeline.web import dropped
 from pipeline.web.params import DATE, LONGEST, MOST_HITS, MOST_SCALE, Params
+from pipeline.web.reranker import RESULTS, Question, Reranker
 from pipeline.web.service import SIZES, Found, Missing, Service, credit
 from pipeline.web.towers import Unready
 
@@ -42,6 +44,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }
     for status, said in {
         400: "The request is wrong; `error` says how.",
+        502: "The service that was asked does not answer, or refuses; `error` says why.",
         503: "Too many search at once: try again after Retry-After seconds. Without that header the archive's index or "
         "its weights cannot be read.",
         504: "It took too long.",
@@ -135,6 +138,32 @@ def archive(request: Request) -> dict[str, Any]:
             }
         )
     return {"archive": asked.name, "indexes": indexes}
+
+
+@router.get(
+    "/api/rerank",
+    responses=ERRORS | NOT_FOUND,
+    openapi_extra={
+        "parameters": [
+            _text("q", "Words to ask Unsplash for."),
+            _text("text", "What the model ranks by; q, unless given."),
+            _text("of", "The embeddings whose model ranks."),
+        ]
+    },
+)
+def reranked(request: Request) -> dict[str, Any]:
+    """What Unsplash finds, in the order of the model, where this server has a key for Unsplash."""
+    reranker = reranker_of(request)
+    asked = Question.parse(request.query_params)
+    said = {"service": "unsplash", "query": asked.q, "text": asked.text, "n": RESULTS}
+    return {"query": said, **rerank.told(reranker.rerank(asked))}
+
+
+def reranker_of(request: Request) -> Reranker:
+    """Raises Missing where this server re-ranks nothing."""
+    if (found := service_of(request).reranker) is None:
+        raise Missing("this server re-ranks nothing: it was started without UNSPLASH_ACCESS_KEY in its environment")
+    return found
 
 
 @router.get("/thumbnails/{row_id}.jpg", response_class=Response, responses=NOT_FOUND)

@@ -15,6 +15,7 @@ from pipeline.imaging import BadImage
 from pipeline.photo import UserError
 from pipeline.web import api, pages
 from pipeline.web.guard import HEADERS, Guard
+from pipeline.web.reranker import Unanswered
 from pipeline.web.service import Missing, Service
 from pipeline.web.towers import Unready
 from pipeline.web.turns import Busy, Late
@@ -67,6 +68,10 @@ def _bad_image(_: Request, error: Exception) -> JSONResponse:
     return _said(STATUS.get(error.reason, 422), f"this is no usable picture ({error.reason}: {error})")
 
 
+def _unanswered(_: Request, error: Exception) -> JSONResponse:
+    return _said(502, str(error))
+
+
 def _busy(_: Request, error: Exception) -> JSONResponse:
     return _said(503, "too many search at once: try again in a moment", **{"Retry-After": "1"})
 
@@ -95,6 +100,7 @@ ANSWERS: dict[Any, Any] = {
     Damaged: _unready,
     Unready: _unready,
     Missing: _missing,
+    Unanswered: _unanswered,
     BadImage: _bad_image,
     Busy: _busy,
     Late: _late,

@@ -26,14 +26,15 @@ from pipeline.imaging import BadImage
 from pipeline.photo import UserError
 from pipeline.search import Answer, hits
 from pipeline.upkeep.rights import cell
-from pipeline.web import views
-from pipeline.web.api import Route, service_of
+from pipeline.web import reranker, views
+from pipeline.web.api import Route, reranker_of, service_of
 from pipeline.web.params import Params
+from pipeline.web.reranker import Question, Unanswered
 from pipeline.web.service import Missing, Service
 from pipeline.web.towers import Unready
 from pipeline.web.turns import Busy, Late
 
-TROUBLES = (UserError, Unready, Missing, BadImage, Busy, Late, RequestValidationError, HTTPException)
+TROUBLES = (UserError, Unready, Missing, Unanswered, BadImage, Busy, Late, RequestValidationError, HTTPException)
 ALIKE = 8  # photos like one, below it
 STYLE_S = 3600  # that browsers may keep the palette
 
@@ -72,7 +73,7 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 def shown(name: str, status: int, service: Service, **context: Any) -> HTMLResponse:
     """A page made of a template."""
     unset = {"notice": None, "found": None, "home": None, "fresh": False, "brief": False}
-    context = {"archive": views.archive(service), **unset} | context
+    context = {"archive": views.archive(service), "reranks": service.reranker is not None, **unset} | context
     return HTMLResponse(html.get_template(name).render(context), status)
 
 
@@ -157,6 +158,19 @@ def photo_page(request: Request, photo_id: str) -> Response:
         lonely = "Too many search at once: look again in a moment for those that are like it."
     context = views.form(service, {}, Params()) | {"brief": True, "photo": told, "alike": alike, "lonely": lonely}
     return shown("photo.html", 200, service, **context, notice=views.notice([told, *alike]))
+
+
+@router.get("/rerank")
+def rerank_page(request: Request) -> Response:
+    """What Unsplash finds for some words, and the same in the model's order."""
+    service, asks = service_of(request), reranker_of(request)
+    given = {name: request.query_params.get(name, "") for name in ("q", "text", "of")}
+    both = None
+    if given["q"].strip():
+        asked = Question.parse(given)
+        both = reranker.shown(asked, asks.rerank(asked))
+    ofs = [build.card["of"] for build in service.builds]
+    return shown("rerank.html", 200, service, typed=given, both=both, ofs=ofs)
 
 
 @router.get("/download.{kind}")

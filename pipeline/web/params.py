@@ -14,6 +14,7 @@ from pipeline.search import Mode, Query
 MOST_HITS, MOST_SCALE = 100, 5.0
 LONGEST = {
     "q": 1000,
+    "text": 1000,
     "plus": 1000,
     "minus": 1000,
     "tag": 500,
@@ -66,10 +67,7 @@ class Params:
         names = {field.name for field in fields(cls)}
         said: dict[str, Any] = {name: value.strip() for name, value in given.items() if name in names and value.strip()}
         for name, value in said.items():
-            if len(value) > LONGEST.get(name, 100):
-                raise UserError(f"{name} is longer than {LONGEST.get(name, 100):,} characters")
-            if any((ord(c) < 32 and c not in "\t\r\n") or "\ud800" <= c <= "\udfff" for c in value):
-                raise UserError(f"{name} holds characters that are no text")
+            check_text(name, value)
         for name in said.keys() & {"after", "before"}:
             if not _is_date(said[name]):
                 raise UserError(f"{name}={said[name]}: write a date as 1910, 1910-06 or 1910-06-03")
@@ -128,6 +126,14 @@ class Params:
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {f.name: said[f.name] for f in fields(self) if said[f.name] != f.default}
         return urlencode({name: _written(value) for name, value in changed.items()})
+
+
+def check_text(name: str, value: str) -> None:
+    """Raises UserError for one that is longer than it may be, or no text."""
+    if len(value) > LONGEST.get(name, 100):
+        raise UserError(f"{name} is longer than {LONGEST.get(name, 100):,} characters")
+    if any((ord(c) < 32 and c not in "\t\r\n") or "\ud800" <= c <= "\udfff" for c in value):
+        raise UserError(f"{name} holds characters that are no text")
 
 
 def _is_date(text: str) -> bool:

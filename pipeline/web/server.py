@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipeline.photo import UserError
+from pipeline.sources.unsplash import UnsplashSource, has_key
 from pipeline.web.app import create
 from pipeline.web.service import Service
 
@@ -30,7 +31,7 @@ def serve(
     listening = _listen(host, port)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        service = Service(url, of)
+        service = Service(url, of, unsplash=UnsplashSource.api_url if has_key() else None)
         try:
             service.warm()
             shown = f"[{host}]" if ":" in host else host

@@ -27,12 +27,14 @@ from pipeline.upkeep import rights
 from pipeline.web import dropped
 from pipeline.web.filters import Filters
 from pipeline.web.params import Params
+from pipeline.web.reranker import Reranker
 from pipeline.web.towers import Towers, Unready
 from pipeline.web.turns import Turns
 
 SIZES = (240, 480, 960)  # pixels, long edge of thumbnails
 TAGS = 200  # the most frequent, of which the page is told
 PHOTO_ID = re.compile(r"[a-z][a-z0-9_-]*:\S+")  # what stands in a search's terms and looks like one is no word
+Task = Callable[[], Any]  # of the model's thread
 NO_ROWS = rights.Rights(None, None, None, None)  # type: ignore[arg-type]
 
 
@@ -173,8 +175,11 @@ class Lately:
 class Service:
     """An archive, open to be searched. Threads may share it; `close` ends what it started."""
 
-    def __init__(self, url: str, of: Sequence[str] = (), limits: Limits | None = None) -> None:
-        """`of`: the embeddings to search with, all that have an index unless given. Raises UserError."""
+    def __init__(
+        self, url: str, of: Sequence[str] = (), limits: Limits | None = None, unsplash: str | None = None
+    ) -> None:
+        """`of`: the embeddings to search with, all that have an index unless given. `unsplash`: where the API is whose
+        results are re-ranked; None: none are. Raises UserError."""
         self.limits = limits or Limits()
         self.archive = Archive.open(url)
         names = tuple(dict.fromkeys(of)) or tuple(storage.names(storage.join(url, "index")))
@@ -190,12 +195,15 @@ class Service:
         self._pictures = Lately(self.limits.cache_bytes)
         self._filters = Filters(self.limits.filter_s, self.limits.filters)
         self._checker = imaging.Checker(children=1, deadline=self.limits.decode_s)
-        self._turns: Turns[_Asked | bytes, Any] = Turns(self._work, self.limits.waiting, self.limits.patience_s)
+        self._turns: Turns[_Asked | Task, Any] = Turns(self._work, self.limits.waiting, self.limits.patience_s)
+        self.reranker = Reranker(unsplash, self._model, self._turns.ask) if unsplash else None
 
     def close(self) -> None:
         self._turns.close()
         self._filters.close()
         self._checker.close()
+        if self.reranker:
+            self.reranker.close()
 
     def warm(self) -> None:
         """Load what words need, in a thread, so that the first search need not wait for it long."""
@@ -256,6 +264,13 @@ class Service:
                 raise UserError(f"of={name[:100]}: these are searched here: {', '.join(self._opened)}")
         return [self._opened[name] for name in names]
 
+    def _model(self, of: str | None) -> Towers:
+        """That of one of the embeddings. Raises UserError."""
+        [*others, one] = self._chosen(of)
+        if others:
+            raise UserError("of: one model ranks, so name one of the embeddings")
+        return one.towers
+
     def _check_term(self, name: str, term: str | None, opened: Sequence[_Opened]) -> None:
         """Raises UserError for the id of a photo that none of the builds holds: it would be taken for words."""
         if term is None or not PHOTO_ID.fullmatch(term):
@@ -263,15 +278,15 @@ class Service:
         if not any(set(one.build.row_ids([term]).values()) - one.news().hidden for one in opened):
             raise UserError(f"{name}: {term[:100]} is no photo of this archive, or no longer")
 
-    def _work(self, asked: Sequence[_Asked | bytes]) -> list[Any]:
-        """The model's thread: searches that wait together are answered together."""
+    def _work(self, asked: Sequence[_Asked | Task]) -> list[Any]:
+        """The model's thread: searches that wait together are answered together, other tasks one by one."""
         done: dict[int, Any] = {}
         alike: dict[tuple[tuple[_Opened, ...], bool], list[int]] = {}
         for place, one in enumerate(asked):
             if isinstance(one, _Asked):
                 alike.setdefault((one.opened, one.collapse), []).append(place)
             else:
-                done[place] = _outcome(functools.partial(self._embed, one))
+                done[place] = _outcome(one)
         for (opened, collapse), places in alike.items():
             some = [one for one in (asked[place] for place in places) if isinstance(one, _Asked)]
             together = _outcome(functools.partial(_answers, some, opened, collapse))
@@ -286,7 +301,7 @@ class Service:
         """The name of a picture that is dropped in; see `dropped`. Raises BadImage; turns.Busy and turns.Late."""
         checked = self._checker.check(data, max_pixels=self.limits.picture_pixels, derivative=True)
         assert checked.derivative
-        name: str = self._turns.ask(checked.derivative)
+        name: str = self._turns.ask(functools.partial(self._embed, checked.derivative))
         self._pictures.put(dropped.digest(name), imaging.thumbnail(checked.derivative, SIZES[1]))
         return name
 

@@ -16,6 +16,7 @@ from pipeline.search import Answer, Picture, hits, in_words
 from pipeline.sources.licences import is_restricted
 from pipeline.web import dropped
 from pipeline.web.params import NO_LICENCE, Params
+from pipeline.web.reranker import Question
 from pipeline.web.service import Found, Missing, Service
 
 SMALL = 240  # pixels, long edge: thumbnails in the form and in formulas
@@ -192,6 +193,7 @@ def result(service: Service, params: Params, found: Found) -> dict[str, Any]:
         "title": title,
         "formula": formula(service, answer),
         "address": params.address(),
+        "elsewhere": Question(params.q, params.q).address() if service.reranker and params.q else None,
         "said": f"{_photos(number)} for {title}",
         "told": f"{number:,} of {_photos(total)}{kept}, {best} by {answer.score()}, in {took}",
         "hits": shown,

@@ -51,8 +51,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(url: str, token: str | None = None, **limits: Any) -> Iterator[Served]:
-    service = Service(url, limits=Limits(**limits))
+def served_by(service: Service, token: str | None = None) -> Iterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(configured(service, token))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -63,6 +62,12 @@ def serving(url: str, token: str | None = None, **limits: Any) -> Iterator[Serve
             server.should_exit = True
             thread.join()
             service.close()
+
+
+@contextlib.contextmanager
+def serving(url: str, token: str | None = None, **limits: Any) -> Iterator[Served]:
+    with served_by(Service(url, limits=Limits(**limits)), token) as served:
+        yield served
 
 
 def colour(row: int) -> tuple[int, int, int]:

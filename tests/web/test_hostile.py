@@ -398,7 +398,7 @@ def test_no_request_that_the_description_allows_is_a_fault(site: Served) -> None
     schema = schemathesis.openapi.from_file(told)
     schema.config.update(base_url=site.url)
     operations = [result.ok() for result in schema.get_all_operations()]
-    assert len(operations) == 6
+    assert len(operations) == 7
     for operation in operations:
 
         @seeded(7)

@@ -34,6 +34,8 @@ def children(pid: int) -> list[int]:
 def test_it_serves_until_it_is_told_to_stop(site: Served, number: signal.Signals) -> None:
     command = [*COMMAND, site.service.archive.url, "--port", "0", "--token"]
     environment = os.environ | {"TINTYPE_TOKEN": "open sesame"}
+    if number == signal.SIGINT:
+        environment |= {"UNSPLASH_ACCESS_KEY": "k3y"}
     with subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -51,6 +53,9 @@ def test_it_serves_until_it_is_told_to_stop(site: Served, number: signal.Signals
             headers = {"Authorization": "Bearer open sesame"}
             answer = requests.get(f"{url}api/search?q=a+boat", headers=headers, timeout=60)
             assert len(answer.json()["hits"]) == 24
+            # Its key is for Unsplash: with it the form is there.
+            answer = requests.get(f"{url}rerank", headers=headers, timeout=60)
+            assert answer.status_code == (200 if number == signal.SIGINT else 404)
             # A filter and a dropped picture: each has a child, which knows no key and does not hear Ctrl-C.
             answer = requests.get(f"{url}api/search?q=a&where=row_id=3", headers=headers, timeout=60)
             assert len(answer.json()["hits"]) == 1

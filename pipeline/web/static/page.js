@@ -173,9 +173,9 @@ function move(steps) {
   to.closest(".hit").scrollIntoView({ block: "nearest" });
 }
 
-// How many stand in a row: those whose top is that of the first.
-function row() {
-  const hits = [...document.querySelectorAll(".hit")];
+// How many stand in a row: those whose top is that of the first of their list.
+function row(list = document) {
+  const hits = [...list.querySelectorAll(".hit")];
   return hits.filter((hit) => hit.offsetTop === hits[0].offsetTop).length;
 }
 
@@ -187,15 +187,20 @@ addEventListener("keydown", (event) => {
     return;
   }
   const onHit = target.closest(".hit");
-  if (key === "/" && form) form.elements.q.focus();
+  if (key === "/" && byId("q")) byId("q").focus();
   else if (key === "?") byId("keys").showModal();
   else if (key === "j" || key === "ArrowRight") move(1);
   else if (key === "k" || key === "ArrowLeft") move(-1);
-  else if (key === "ArrowDown" && onHit) move(row());
-  else if (key === "ArrowUp" && onHit) move(-row());
+  else if (key === "ArrowDown" && onHit) move(row(onHit.parentElement));
+  else if (key === "ArrowUp" && onHit) move(-row(onHit.parentElement));
   else if (key === "m") (onHit ?? document.querySelector(".photo"))?.querySelector(".like")?.click();
   else return;
   event.preventDefault();
+});
+
+byId("rerank")?.addEventListener("submit", () => {
+  document.querySelector(".found")?.setAttribute("aria-busy", "true");
+  say("Asking Unsplash");
 });
 
 begin(byId("found"));
