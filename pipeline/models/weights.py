@@ -113,7 +113,7 @@ def _in_hub(name: str, repository: str, filename: str = "") -> Path:
     problem = f"it holds none of {', '.join(candidates)}"
     try:
         for here_only in (True, False):
-            if not here_only and (unreachable := _hub_unreachable()):
+            if not here_only and (unreachable := hub_unreachable()):
                 problem = unreachable
                 break
             for candidate in candidates:
@@ -139,7 +139,7 @@ def _in_hub(name: str, repository: str, filename: str = "") -> Path:
     )
 
 
-def _hub_unreachable() -> str | None:
+def hub_unreachable() -> str | None:
     """Why the hub cannot be asked, or None. The hub's library itself would try for 24 s a file before it says so."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
