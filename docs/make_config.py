@@ -38,6 +38,7 @@ PLACES = {
     "EmbeddingSettings": ("An embedding", "embeddings.<name>"),
     "CaptionSettings": ("A caption", "captions.<name>"),
     "LabelSettings": ("Labels", "labels.<name>"),
+    "ObjectSettings": ("Objects", "objects.<name>"),
     "IndexSettings": ("The index", "index"),
     "RunSettings": ("Runs", "run"),
     "Query": ("A query in a file for `tintype search --queries`", "[]"),

@@ -58,7 +58,7 @@ class Detector:
         x, y = self.model.extent(width, height)
         inside = (boxes / np.array([x, y, x, y], np.float32)).clip(0, 1)
         # In the padding there is nothing to see.
-        real = (inside[:, 0] < inside[:, 2]) & (inside[:, 1] < inside[:, 3])
+        real = ((inside[:, 2:] - inside[:, :2]) * np.array([x, y], np.float32) * self.model.side >= 1).all(axis=1)
         places = np.flatnonzero((scores >= self.asked.threshold) & real)
         places = places[np.argsort(-scores[places], kind="stable")]
         kept = places[distinct(inside[places], best[places])][: self.asked.top]

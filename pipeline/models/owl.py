@@ -58,7 +58,7 @@ class Owl(Passes):
         net.layer_norm.to(DTYPES[precision])
         self.tokenizer = tokenizer
         self.processor = processor
-        self.dim: int = net.config.text_config.hidden_size
+        self.dim: int = net.config.projection_dim
         self.context: int = net.config.text_config.max_position_embeddings
         self._pads = bool(getattr(processor, "do_pad", False))
         self._identity = identity
@@ -77,7 +77,7 @@ class Owl(Passes):
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """uint8[side, side, 3]: padded or stretched to a square and resized by the model's own processor.
 
-        Needs no lock. The rest of what the processor does, which makes four times as many bytes of it, is done on the device.
+        Needs no lock. The rest of what that does, which makes four times as many bytes of it, is done on the device.
         """
         made = self.processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
         return (made * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

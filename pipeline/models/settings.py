@@ -13,9 +13,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Generation = Literal["beam", "greedy", "clean"]
 
 TEMPLATES = ("a photo of a {}.",)
-MOST_OVERLAP = (
-    0.5  # intersection over union, of two objects of the same label: with more, the lesser is the same object
-)
+MOST_OVERLAP = 0.5  # intersection over union of two boxes with one label: with more, they are one object's
 NAMED = 5  # wrong names that a message tells
 ABOUT = "about.json"  # in a folder of weights, written last: its presence says that the others are there
 

@@ -103,8 +103,8 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures wanted for the same outputs, their widths and heights, int[n, 2], and the pixels on the device of each of
-    the outputs' models."""
+    """Pictures wanted for the same outputs, their widths and heights, int[n, 2], and for each of the outputs' models
+    the pixels on its device."""
 
     pictures: list[Picture]
     sizes: np.ndarray

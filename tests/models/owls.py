@@ -23,16 +23,19 @@ def write(folder: Path, kind: str = "owlv2", seed: int = 3) -> Path:
     config = getattr(transformers, f"{named[0]}Config")(
         text_config=text | size | {"eos_token_id": end, "pad_token_id": end},
         vision_config=size | {"image_size": SIDE, "patch_size": PATCH},
-        projection_dim=24,
+        projection_dim=32,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = getattr(transformers, f"{named[0]}ForObjectDetection")(config)
         # Fresh heads say nearly the same everywhere: these tell patches, texts and edges apart.
-        for head in (net.class_head.dense0, net.class_head.logit_scale, net.box_head.dense2):
-            torch.nn.init.normal_(head.weight, std=0.7)
-        for table in (net.get_submodule(kind).text_model.embeddings.token_embedding,):
-            torch.nn.init.normal_(table.weight, std=1.0)
+        for layer, spread in (
+            (net.class_head.dense0, 0.7),
+            (net.class_head.logit_scale, 0.7),
+            (net.box_head.dense2, 0.2),
+            (net.get_submodule(kind).text_model.embeddings.token_embedding, 1.0),
+        ):
+            torch.nn.init.normal_(layer.weight, std=spread)
     net.save_pretrained(folder)
     getattr(transformers, f"{named[1]}ImageProcessor")(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(VOCABULARY)}))
