@@ -394,12 +394,16 @@ def damaged(folder: Path | str) -> Damaged:
     return Damaged(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
-def _has(footer: Mapping[bytes, bytes]) -> str:
-    """The macro `has` of a build, which knows what was looked for: of anything else no picture tells."""
-    known = json.loads(footer.get(SOUGHT, b"[]"))
-    told = (
-        f"this index knows of {', '.join(known)}, and not of " if known else "this index knows of no objects, nor of "
-    )
+def sought(folder: Path) -> list[str]:
+    """What was looked for in the pictures of the build in this folder."""
+    footer = pq.read_schema(folder / "photos.parquet").metadata or {}
+    found: list[str] = json.loads(footer.get(SOUGHT, b"[]"))
+    return found
+
+
+def _has(known: Sequence[str]) -> str:
+    """The macro `has`, which knows what was looked for: of anything else no picture tells."""
+    told = f"the objects of this index are {', '.join(known)}, none is " if known else "this index has no objects, no "
     literals = ["'{}'".format(text.replace("'", "''")) for text in [*known, told]]
     return HAS.format(known=f"[{', '.join(literals[:-1])}]::VARCHAR[]", told=literals[-1])
 
@@ -417,7 +421,7 @@ def database(folders: Sequence[Path], masked: np.ndarray, **limits: str) -> duck
         database.execute("CREATE TABLE masked AS SELECT unnest(?::BIGINT[]) AS row_id", [masked.tolist()])
         tables[0] += " WHERE row_id NOT IN (SELECT row_id FROM masked)"
     with reading(folders[-1]):
-        database.execute(_has(pq.read_schema(folders[-1] / "photos.parquet").metadata or {}))
+        database.execute(_has(sought(folders[-1])))
         database.execute(f"CREATE VIEW photos AS {' UNION ALL '.join(tables)}")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")

@@ -127,7 +127,7 @@ QUERIES = ["bicycle", "horse-drawn carriage", "<b>"]
 
 
 def add_objects(archive: Archive, part: int, name: str = "tiny") -> None:
-    """Write a part of objects/<name>: every second photo has a bicycle on the left, and every fourth a carriage in it."""
+    """Write a part of objects/<name>: every second photo shows a bicycle on the left, every fourth a carriage too."""
     table = archive.table(f"objects/{name}")
     table.claim({"model": "test-detector", "queries": QUERIES, "template": "a {}", "threshold": 0.25, "top": 3})
     bicycle = {"label": "bicycle", "score": 0.75, "x0": 0.0, "y0": 0.25, "x1": 0.5, "y1": 1.0}

@@ -56,8 +56,8 @@ MEANING = {
     "caption_cosine": "of the caption with the picture, in the captioning model's space",
     "labels": "**by a machine**: the likeliest of the classes below, best first, with their probabilities",
     "labels_model": "which one gave them",
-    "objects": "**by a machine**: what it was asked to look for, where it seems to be: boxes as shares of the picture's "
-    "width and height, from its upper left corner; best first",
+    "objects": "**by a machine**: what it was to look for, and where it seems to be, best first; boxes are shares of "
+    "the picture's width and height, from the upper left corner",
     "objects_model": "which one found them",
     "embedding": "unit vector of the picture; null where there is none",
     "image": "the picture",
@@ -132,9 +132,9 @@ def _models(card: dict[str, Any]) -> list[str]:
         identity = card["objects"]["identity"]
         weights = identity.get("weights_license") or "not known: ask their makers"
         lines.append(
-            f"Objects were found by a machine: {named(identity['model'], None)}, looking for {len(identity['queries']):,} "
-            f"things by the text “{identity['template']}”, with scores from {identity['threshold']:g}; licence of the "
-            f"weights: {weights}. It was asked for: {', '.join(identity['queries'])}"
+            f"Objects were found by a machine: {named(identity['model'], None)}, by the text “{identity['template']}”, "
+            f"with scores from {identity['threshold']:g}; licence of the weights: {weights}. "
+            f"It looked for: {', '.join(identity['queries'])}"
         )
     return lines
 

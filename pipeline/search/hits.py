@@ -29,6 +29,7 @@ HITS = pa.schema(
         schemas.OBJECTS.field("objects"),
         *((name, pa.string()) for name in ("date_taken", "license_id", "license_name", "license_url")),
         *((name, pa.string()) for name in ("owner", "page_url")),
+        *((name, pa.int32()) for name in ("width", "height")),  # of the stored picture, upright: boxes are shares of it
     ]
 )
 
@@ -116,16 +117,16 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "license": {"id": hit.license_id, "name": hit.license_name, "url": hit.license_url},
         "owner": hit.owner,
         "page_url": hit.page_url,
+        "width": hit.width,
+        "height": hit.height,
     }
 
 
 def _rounded(told: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     """Labels or objects, their numbers no longer than they are worth."""
-    return (
-        None
-        if told is None
-        else [{k: round(v, 6) if isinstance(v, float) else v for k, v in one.items()} for one in told]
-    )
+    if told is None:
+        return None
+    return [{key: round(v, 6) if isinstance(v, float) else v for key, v in one.items()} for one in told]
 
 
 def write_parquet(url: str, answers: Iterable[Answer]) -> int:
