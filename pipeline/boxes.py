@@ -14,7 +14,7 @@ STYLE = """
 .boxes { display: block; height: auto; min-width: 0; min-height: 0; pointer-events: none; }
 .boxes rect { fill: none; stroke: currentColor; stroke-width: 2px; vector-effect: non-scaling-stroke;
   filter: drop-shadow(0 0 1px var(--paper)); }
-.boxes text { fill: currentColor; stroke: var(--paper); stroke-width: .3em; stroke-linejoin: round; paint-order: stroke;
+.boxes text { fill: currentColor; stroke: var(--paper); stroke-width: .2em; stroke-linejoin: round; paint-order: stroke;
   font-family: var(--sans); font-weight: 600; }
 .s1 { color: var(--series-1); } .s2 { color: var(--series-2); } .s3 { color: var(--series-3); }
 .s4 { color: var(--series-4); } .s5 { color: var(--series-5); }

@@ -28,14 +28,12 @@ def write(folder: Path, kind: str = "owlv2", seed: int = 3) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = getattr(transformers, f"{named[0]}ForObjectDetection")(config)
-        # Fresh heads say nearly the same everywhere: these tell patches, texts and edges apart.
-        for layer, spread in (
-            (net.class_head.dense0, 0.7),
-            (net.class_head.logit_scale, 0.7),
-            (net.box_head.dense2, 0.2),
-            (net.get_submodule(kind).text_model.embeddings.token_embedding, 1.0),
-        ):
-            torch.nn.init.normal_(layer.weight, std=spread)
+        # What the library starts training with is much the same for all patches and texts: these tell them apart.
+        torch.nn.init.normal_(net.get_submodule(kind).text_model.embeddings.token_embedding.weight, std=1.0)
+        heads = (net.class_head, net.box_head)
+        for name, layer in [named for head in heads for named in head.named_modules() if hasattr(named[1], "weight")]:
+            torch.nn.init.normal_(layer.weight, std=0.4 if name.startswith("logit") else 0.2)
+            torch.nn.init.zeros_(layer.bias)
     net.save_pretrained(folder)
     getattr(transformers, f"{named[1]}ImageProcessor")(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(VOCABULARY)}))
