@@ -151,7 +151,7 @@ def test_boxes_land_where_the_picture_shows_it(kind: str, size: tuple[int, int])
 
 @pytest.fixture(scope="module", params=["Landscape", "Portrait"])
 def cameras(request: pytest.FixtureRequest, shared_data: Path) -> list[bytes]:
-    """A real photo stored in eight ways, made grey but for a red box of ours: its size and turns, and a known answer."""
+    """A real photo stored in eight ways, made grey but for a red box of ours: the answer is known."""
     data = []
     for orientation in range(1, 9):
         file = shared_data / "exif_orientation" / f"{request.param}_{orientation}.jpg"
