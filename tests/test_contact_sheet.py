@@ -18,7 +18,7 @@ from pipeline.stages.index import IndexSettings
 from tests import small_archive as small
 from tests.test_search import Embedder
 
-VOID = {"meta", "img", "br", "link", "input"}
+VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):

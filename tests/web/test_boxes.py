@@ -18,6 +18,7 @@ from tests import small_archive as small
 from tests.test_contact_sheet import Page
 from tests.test_search import Embedder
 from tests.web.conftest import Served, serving
+from tests.web.test_pages import Page as Shown
 
 CHROMIUM = "/usr/bin/chromium"
 SIZES = [(1200, 800), (500, 1100), (1500, 300), (100, 80)]  # wide, high, very wide, smaller than any thumbnail
@@ -95,15 +96,14 @@ def test_has_keeps_the_photos_with_an_object(site: Served) -> None:
 
 
 def test_the_page_tells_of_objects(site: Served) -> None:
-    html = site.get("/", image="flickr:4", has="bicycle").text
-    page = Page(html)
-    assert html.count('<svg class="boxes"') == 4 and page.all("b") == []
+    page = Shown(site.get("/", image="flickr:4", has="bicycle"))
+    assert len(page.all("svg", **{"class": "boxes"})) == 4 and page.all("b") == []
     assert "bicycle (0.75), <b>x & \"y' (0.50), found by a machine" in page.text
     assert [field["value"] for field in page.all("input") if field.get("id") == "has"] == ["bicycle"]
-    wrong = Page(site.get("/", image="flickr:4", has="dog").text)
+    wrong = Shown(site.get("/", image="flickr:4", has="dog"))
     [field] = [field for field in wrong.all("input") if field.get("id") == "has"]
     assert field["aria-invalid"] == "true"
-    photo = Page(site.get("/photo/flickr:1").text)
+    photo = Shown(site.get("/photo/flickr:1"))
     assert "/?q=bicycle&has=bicycle" in [link["href"] for link in photo.all("a")]
     assert "found by a machine (" in photo.text
 
