@@ -32,7 +32,7 @@ def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: st
             shutil.copyfile(path.parent / name, scratch)
             storage.create(url, scratch)
     about = {
-        "model": weights.portable(model),
+        "model": weights.portable(model) if model.startswith(weights.LOCAL_DIR) else model,
         "pretrained": pretrained and weights.portable(pretrained),
         "license": settings.LICENSES.get((model, settings.tag(pretrained) or "")),
         "files": names,

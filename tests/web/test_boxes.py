@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import boxes, builds, contact_sheet, imaging, schemas, search
+from pipeline import boxes, builds, contact_sheet, imaging, report, schemas, search
 from pipeline.archive import Archive
+from pipeline.report.sheet import render
 from pipeline.search import Query
 from pipeline.stages import index
 from pipeline.stages.index import IndexSettings
@@ -64,6 +65,12 @@ def sheet(archive: Archive) -> str:
     build = builds.open_build(archive.url)
     answers = search.search_many(build, [Query(image="flickr:4", k=9, where="has('bicycle')")], Embedder)
     return contact_sheet.render([build], answers)
+
+
+def wall(archive: Archive) -> str:
+    """The report, on which all photos stand."""
+    build = builds.open_build(archive.url)
+    return render(archive, build, report.figures(archive, build, [], wall=9))
 
 
 def test_a_drawing_is_as_large_as_the_thumbnail() -> None:
@@ -153,9 +160,11 @@ def test_boxes_lie_where_the_browser_shows_the_picture(
         check(page, 1 + 3)  # its own, and those of the photos that are like it
         picture, figure = (page.locator(f".photo {what}").first.bounding_box() for what in ("img", "figure"))
         assert figure["height"] < picture["height"] + 80  # the drawing adds nothing to the padding
-    (tmp_path / "sheet.html").write_text(sheet(archive))
-    page.goto((tmp_path / "sheet.html").as_uri())
-    check(page, 4)
+    for number, html in enumerate((sheet(archive), wall(archive))):
+        file = tmp_path / f"{number}.html"
+        file.write_text(html)
+        page.goto(file.as_uri())
+        check(page, 4)
     page.close()
 
 
