@@ -79,8 +79,7 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
         stages.append(work.Stage("fetch", "photos", ("images",), load))
     tables = settings.derived()
     for name, asked in tables.items() if "annotate" in steps else ():
-        made = archive.table(name).identity()
-        if made and isinstance(asked, LabelSettings | ObjectSettings):
+        if isinstance(asked, LabelSettings | ObjectSettings) and (made := archive.table(name).identity()):
             # Where no part is missing, no worker would find that the classes or queries are others now.
             archive.table(name).claim(made | asked.identity())
     if "annotate" in steps and tables:

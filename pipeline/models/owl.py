@@ -53,8 +53,7 @@ class Owl(Passes):
         super().__init__(vision.image_size, device, precision, max(1, CPU_TOKENS // tokens))
         self.net = net.eval().requires_grad_(False).to(device)
         # The heads stay in fp32: bf16 tells an edge no better than to the 256th part of the picture.
-        tower = self._towers.vision_model
-        tower.to(DTYPES[precision])
+        self._towers.vision_model.to(DTYPES[precision])
         net.layer_norm.to(DTYPES[precision])
         self.tokenizer = tokenizer
         self.processor = processor
