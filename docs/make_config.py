@@ -40,6 +40,7 @@ PLACES = {
     "EmbeddingSettings": ("An embedding", "embeddings.<name>"),
     "CaptionSettings": ("A caption", "captions.<name>"),
     "LabelSettings": ("Labels", "labels.<name>"),
+    "ObjectSettings": ("Objects", "objects.<name>"),
     "IndexSettings": ("The index", "index"),
     "RunSettings": ("Runs", "run"),
     "TrainSettings": ("A training, in a file of its own for `tintype train`", None),

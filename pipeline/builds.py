@@ -27,7 +27,7 @@ from pipeline.indexes import exact
 from pipeline.indexes.segments import Segment, nearest
 from pipeline.photo import UserError
 
-FORMAT = 4  # 2: caption_by; 3: words.sqlite, bases, effort, truth; 4: labels
+FORMAT = 5  # 2: caption_by; 3: words.sqlite, bases, effort, truth; 4: labels; 5: objects
 ORPHAN = timedelta(hours=6)  # a build without a card, or a scratch file, that is this old is of a run that was killed
 ANEW = "`tintype index CONF` builds it anew"
 NAME = "%Y%m%dT%H%M%S%f"  # of a build, with a few letters after it: names sort by time
@@ -36,9 +36,16 @@ TRUTH = "truth.parquet"  # what a build was measured with: who only searches nee
 # What is read of a card.
 CARD = {
     *("build", "bytes", "here", "effort", "base", "of", "identity"),
-    *("captions", "labels", "parts", "settings", "rows", "kind"),
+    *("captions", "labels", "objects", "parts", "settings", "rows", "kind"),
 }
-SAID = ("captions", "labels")  # kinds of tables that a build tells what one of them says
+SOUGHT = b"tintype_objects"  # key in the footer of photos.parquet: what was looked for in the pictures, as JSON
+# What `--where` can ask beside SQL's own: has('bicycle'), has('bicycle', 0.5). Of a photo that nobody looked at it is
+# null, so that neither this nor its opposite finds it.
+HAS = """
+CREATE MACRO has(name, least := 0) AS CASE WHEN list_contains({known}, name)
+THEN list_contains([object.label FOR object IN objects IF object.score >= least], name) ELSE error({told} || name) END
+"""
+SAID = ("captions", "labels", "objects")  # kinds of tables that a build tells what one of them says
 
 
 def folder(archive: Archive, of: str, name: str = "") -> str:
@@ -392,6 +399,20 @@ def damaged(folder: Path | str) -> Damaged:
     return Damaged(f"the index in {folder} is damaged; delete that folder and run `tintype index CONF`")
 
 
+def sought(folder: Path) -> list[str]:
+    """What was looked for in the pictures of the build in this folder."""
+    footer = pq.read_schema(folder / "photos.parquet").metadata or {}
+    found: list[str] = json.loads(footer.get(SOUGHT, b"[]"))
+    return found
+
+
+def _has(known: Sequence[str]) -> str:
+    """The macro `has`, which knows what was looked for: of anything else no picture tells."""
+    told = f"the objects of this index are {', '.join(known)}, none is " if known else "this index has no objects, no "
+    literals = ["'{}'".format(text.replace("'", "''")) for text in [*known, told]]
+    return HAS.format(known=f"[{', '.join(literals[:-1])}]::VARCHAR[]", told=literals[-1])
+
+
 def database(folders: Sequence[Path], masked: np.ndarray, **limits: str) -> duckdb.DuckDBPyConnection:
     """A database whose only table is the view `photos`, and which reaches no other file, no network and no variable.
 
@@ -405,6 +426,7 @@ def database(folders: Sequence[Path], masked: np.ndarray, **limits: str) -> duck
         database.execute("CREATE TABLE masked AS SELECT unnest(?::BIGINT[]) AS row_id", [masked.tolist()])
         tables[0] += " WHERE row_id NOT IN (SELECT row_id FROM masked)"
     with reading(folders[-1]):
+        database.execute(_has(sought(folders[-1])))
         database.execute(f"CREATE VIEW photos AS {' UNION ALL '.join(tables)}")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")

@@ -19,7 +19,8 @@ import pydantic
 import yaml
 
 from pipeline import storage
-from pipeline.models.settings import CaptionSettings, EmbeddingSettings, LabelSettings, TableSettings
+from pipeline.builds import SAID
+from pipeline.models.settings import CaptionSettings, EmbeddingSettings, LabelSettings, ObjectSettings, TableSettings
 from pipeline.photo import UserError
 from pipeline.search import Mode, Query, check
 from pipeline.sources.flickr import FlickrSource
@@ -34,6 +35,7 @@ AnySource = Annotated[FlickrSource | FolderSource | ParquetSource | UnsplashSour
 
 Kind = TypeVar("Kind")
 TABLE = re.compile(r"\w[\w.-]*")
+T = TypeVar("T", LabelSettings, ObjectSettings)
 
 
 def _share(value: Any) -> Any:
@@ -78,6 +80,8 @@ class Settings:
     """Captions tables by name."""
     labels: dict[str, LabelSettings] = field(default_factory=dict)
     """Labels tables by name."""
+    objects: dict[str, ObjectSettings] = field(default_factory=dict)
+    """Objects tables by name."""
     index: IndexSettings = field(default_factory=IndexSettings)
     """The search index."""
     run: RunSettings = field(default_factory=RunSettings)
@@ -89,6 +93,7 @@ class Settings:
             "embeddings": self.embeddings,
             "captions": self.captions,
             "labels": self.labels,
+            "objects": self.objects,
         }
         return {f"{kind}/{name}": asked for kind, tables in kinds.items() for name, asked in tables.items()}
 
@@ -186,11 +191,11 @@ def index_of(path: str) -> str | None:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Settings:
-    """Read a configuration, and the files of classes that it names; `overrides` are `key.sub=value`, values in YAML.
+    """Read a configuration, and the files of classes and queries that it names; `overrides`: `key.sub=value` in YAML.
 
     Raises UserError.
     """
-    return _with_classes(_read(path, overrides), path)
+    return _with_names(_read(path, overrides), path)
 
 
 def _read(path: str, overrides: Sequence[str]) -> Settings:
@@ -220,16 +225,23 @@ def validated(cls: type[Kind], given: Mapping[str, Any], where: str) -> Kind:
         raise UserError(f"{where}: " + "; ".join(_told(e, cls) for e in error.errors())) from error
 
 
-def _with_classes(settings: Settings, where: str) -> Settings:
-    """Settings with the names of classes that files hold: those who work elsewhere need no such file."""
-    labels = dict(settings.labels)
-    for name, asked in labels.items():
-        if isinstance(asked.classes, str):
-            try:
-                labels[name] = replace(asked, classes=tuple(read_lines(asked.classes)))
-            except UserError as error:
-                raise UserError(f"{where}: labels.{name}.classes: {error}") from error
-    return replace(settings, labels=labels)
+def _with_names(settings: Settings, where: str) -> Settings:
+    """Settings with the classes and queries that files hold: those who work elsewhere need no such file."""
+    labels = {name: _read_in(asked, "classes", f"{where}: labels.{name}") for name, asked in settings.labels.items()}
+    objects = {name: _read_in(asked, "queries", f"{where}: objects.{name}") for name, asked in settings.objects.items()}
+    return replace(settings, labels=labels, objects=objects)
+
+
+def _read_in(asked: T, setting: str, where: str) -> T:
+    """A table's settings, with the lines of the file that this setting names, if it does."""
+    path = getattr(asked, setting)
+    if not isinstance(path, str):
+        return asked
+    try:
+        lines: dict[str, Any] = {setting: tuple(read_lines(path))}
+        return replace(asked, **lines)
+    except UserError as error:
+        raise UserError(f"{where}.{setting}: {error}") from error
 
 
 def _consistent(settings: Settings, where: str) -> Settings:
@@ -242,7 +254,7 @@ def _consistent(settings: Settings, where: str) -> Settings:
         if not TABLE.fullmatch(name):
             raise UserError(f"{where}: {kind}.{name}: a table is named with letters, digits, _, - and . alone")
     chosen: dict[str, Any] = {}
-    for kind, setting in (("embeddings", "of"), ("captions", "captions"), ("labels", "labels")):
+    for kind, setting in (("embeddings", "of"), *((kind, kind) for kind in SAID)):
         names, given = list(getattr(settings, kind)), getattr(settings.index, setting)
         if given is None and len(names) > 1:
             raise UserError(f"{where}: index.{setting}: choose one of the {kind}: {', '.join(names)}")

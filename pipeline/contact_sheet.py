@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from pipeline import imaging, page
+from pipeline import boxes, imaging, page
 from pipeline.builds import Build
 from pipeline.photo import Hit
 from pipeline.search import Answer, Picture, hits, in_words
@@ -21,7 +21,8 @@ PHOTOS = """
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 18.5rem), 1fr)); }
 .mat { background: var(--mat); aspect-ratio: 5 / 4; padding: 1.15rem; display: grid; place-items: center;
   grid-template: minmax(0, 1fr) / minmax(0, 1fr); }
-.mat img { display: block; max-width: 100%; max-height: 100%; min-height: 0;
+.mat > * { grid-area: 1 / 1; max-width: 100%; max-height: 100%; }
+.mat img { display: block; min-height: 0;
   box-shadow: 0 0 0 1px rgb(0 0 0 / .06), 0 2px 8px rgb(0 0 0 / .16); }
 .place { display: flex; justify-content: space-between; padding: .6rem 0 .35rem; color: var(--soft);
   font: 400 .8125rem/1.5 var(--sans); font-variant-numeric: tabular-nums; }
@@ -33,6 +34,7 @@ h3 { font-weight: 400; font-size: 1.1875rem; line-height: 1.32; text-wrap: prett
 .machine { margin-top: .15rem; }
 .facts { margin-top: .6rem; padding-top: .55rem; border-top: 1px solid var(--rule); }
 """
+PHOTOS += boxes.STYLE
 UNSTATED = "No licence stated: ask before you use it"
 STYLE = """
 nav ol { columns: 18rem; column-gap: 2.5rem; padding: 1.5rem 0 0 1.4rem; }
@@ -133,8 +135,9 @@ def _hit(hit: Hit, thumbnail: str, granularity: str | None, score: str) -> str:
     return photo(hit, thumbnail, granularity, place)
 
 
-def photo(hit: Hit, thumbnail: str, granularity: str | None, place: str = "") -> str:
-    """A photo as an <li>: thumbnail (a data: URI), `place` (HTML), title, caption and who wrote it, rights, link home.
+def photo(hit: Hit, thumbnail: str, granularity: str | None, place: str = "", edge: int = THUMBNAIL) -> str:
+    """A photo as an <li>: thumbnail (a data: URI, with this long edge), objects in it, `place` (HTML), title, caption
+    and who wrote it, rights, link home.
 
     PHOTOS has its looks.
     """
@@ -150,12 +153,15 @@ def photo(hit: Hit, thumbnail: str, granularity: str | None, place: str = "") ->
         )
     if hit.labels:
         caption += f'<p class="machine">{escape(hits.label(hit))}, labelled by a machine</p>'
+    if hit.objects:
+        caption += f'<p class="machine">{escape(hits.objects(hit))}, found by a machine</p>'
     when = dated(hit.date_taken, granularity) if hit.date_taken else None
     credit = " · ".join(escape(fact) for fact in (when, hit.owner, page.host(hit.page_url)) if fact)
     licence = hit.license_name or hit.license_url or UNSTATED
     rights = page.link(hit.license_url, escape(licence))
     return (
-        f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(shown)}"></div>'
+        f'<li><article><div class="mat"><img src="{thumbnail}" alt="{escape(shown)}">'
+        f"{boxes.drawn(hit.objects, hit.width, hit.height, edge)}</div>"
         f"{f'<p class=place>{place}</p>' if place else ''}"
         f'<h3 dir="auto">{page.link(hit.page_url, title)}</h3>{caption}'
         f'<p class="facts">{credit}{"<br>" if credit else ""}{rights}</p></article></li>'
@@ -207,6 +213,8 @@ def _footer(builds: Sequence[Build], answers: Sequence[Answer]) -> str:
         notes.append("The captions in italics were written by a machine and checked by nobody.")
     if any(hit.labels for hit in shown):
         notes.append("Labels were given by a machine and checked by nobody: each is the likeliest of some classes.")
+    if any(hit.objects for hit in shown):
+        notes.append("What boxes are around was found by a machine and checked by nobody; the numbers are its scores.")
     if any(hit.photo_id.startswith("flickr:") for hit in shown):
         notes.append(page.FLICKR_NOTICE)
     return f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"

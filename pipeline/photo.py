@@ -110,4 +110,7 @@ class Hit:
     page_url: str | None
     ranks: Mapping[str, int] = field(default_factory=dict)
     labels: Sequence[dict[str, Any]] | None = None  # by a machine: {"label", "probability"}, best first
+    objects: Sequence[dict[str, Any]] | None = None  # by a machine, as schemas.OBJECTS has them
+    width: int | None = None  # pixels of the stored picture, upright
+    height: int | None = None
     copies: int | None = None  # exact and near ones that this hit stands for; None where they were not collapsed

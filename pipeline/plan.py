@@ -131,5 +131,5 @@ def _stored(settings: Settings, archive: Archive | None, fetched: float | None) 
     made = [archive.table(f"embeddings/{name}").identity() if archive else None for name in settings.embeddings]
     dims = [identity["dim"] if identity else ASSUMED["dim"] for identity in made]
     indexed = 4 * dims[0] + ASSUMED["row"] if dims else 0
-    told = ASSUMED["row"] * (1 + len(settings.captions) + len(settings.labels))
+    told = ASSUMED["row"] * (1 + len(settings.captions) + len(settings.labels) + len(settings.objects))
     return picture + told + sum(2 * dim for dim in dims) + indexed

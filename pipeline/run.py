@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import logs, rollup, runs, storage, work
 from pipeline.archive import Archive
 from pipeline.config import Settings
+from pipeline.models.settings import LabelSettings, ObjectSettings
 from pipeline.photo import REASONS
 from pipeline.progress import Progress
 from pipeline.sources.flickr import FlickrSource
@@ -47,9 +48,16 @@ def find_weights(settings: Settings) -> Weights:
     models = {(asked.model, asked.pretrained) for asked in settings.derived().values()}
     if not models:
         return {}
-    from pipeline.models import openclip, weights
+    from pipeline.models import openclip, repository, weights
 
-    return {key: None if key[1] == openclip.RANDOM else weights.checkpoint(*key) for key in sorted(models, key=str)}
+    detectors = {(asked.model, None) for asked in settings.objects.values()}
+
+    def find(model: str, pretrained: str | None) -> tuple[Path, str] | None:
+        if (model, pretrained) in detectors:
+            return repository.checkpoint(model)
+        return None if pretrained == openclip.RANDOM else weights.checkpoint(model, pretrained)
+
+    return {key: find(*key) for key in sorted(models, key=str)}
 
 
 def store_weights(archive: Archive, found: Weights) -> None:
@@ -70,11 +78,10 @@ def stages_of(settings: Settings, archive: Archive, steps: Sequence[str], found:
         load = partial(fetch.load, archive, settings.images, {source.name: source for source in settings.sources})
         stages.append(work.Stage("fetch", "photos", ("images",), load))
     tables = settings.derived()
-    for name, asked in settings.labels.items() if "annotate" in steps else ():
-        table = archive.table(f"labels/{name}")
-        if made := table.identity():
-            # Where no part is missing, no worker would find that the classes are others now.
-            table.claim(made | asked.identity())
+    for name, asked in tables.items() if "annotate" in steps else ():
+        if isinstance(asked, LabelSettings | ObjectSettings) and (made := archive.table(name).identity()):
+            # Where no part is missing, no worker would find that the classes or queries are others now.
+            archive.table(name).claim(made | asked.identity())
     if "annotate" in steps and tables:
         from pipeline.stages import annotate
 

@@ -95,6 +95,24 @@ LABELS = pa.schema(
     ]
 )
 
+OBJECTS = pa.schema(
+    [
+        *KEY,
+        # The likeliest first; none is an empty list. The box: its left, top, right and bottom edge, as shares of the
+        # upright picture's width and height, so that it holds at any size.
+        (
+            "objects",
+            pa.list_(
+                pa.struct(
+                    [("label", pa.string()), *((name, pa.float32()) for name in ("score", "x0", "y0", "x1", "y1"))]
+                )
+            ),
+        ),
+        ("model", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+
 CHANGES = pa.schema(
     [
         *KEY,  # row_id: the photo's live row when the change was observed
@@ -128,7 +146,7 @@ DUPLICATES = pa.schema(
 FORGOTTEN = pa.schema([*KEY, ("forgotten_at", MOMENT), ("reason", pa.string())])
 
 # Folders of tables that are made of images, each with the schema of those in it; `embeddings` have a schema by dim.
-DERIVED = {"embeddings": None, "captions": CAPTIONS, "labels": LABELS, "hashes": HASHES}
+DERIVED = {"embeddings": None, "captions": CAPTIONS, "labels": LABELS, "objects": OBJECTS, "hashes": HASHES}
 
 
 def embeddings(dim: int) -> pa.Schema:

@@ -21,7 +21,7 @@ from pipeline.models.settings import LICENSES, named, tag
 from pipeline.photo import REASONS
 from pipeline.progress import duration
 from pipeline.search import Answer, in_words
-from pipeline.search.hits import copies, label, score
+from pipeline.search.hits import copies, label, objects, score
 from pipeline.upkeep.forget import Removed
 from pipeline.upkeep.inspection import count
 
@@ -224,6 +224,8 @@ def hits(answer: Answer) -> RenderableType:
             )
         if hit.labels:
             known.append(f"\n{label(hit)}  labelled by a machine", style="dim")
+        if hit.objects:
+            known.append(f"\n{objects(hit)}  found by a machine", style="dim")
         rights = hit.license_name or (f"licence {hit.license_id}" if hit.license_id else None)
         ranks = ", ".join(f"{name} {rank}" for name, rank in hit.ranks.items())
         facts = (hit.date_taken, rights or "rights unknown: treat as restricted", hit.owner, hit.photo_id, ranks)

@@ -123,6 +123,23 @@ def add_labels(archive: Archive, part: int, name: str = "tiny", top: int = 2) ->
     assert table.write(part, [pa.Table.from_pylist(rows, schemas.LABELS)], receipt, schemas.LABELS)
 
 
+QUERIES = ["bicycle", "horse-drawn carriage", "<b>"]
+
+
+def add_objects(archive: Archive, part: int, name: str = "tiny") -> None:
+    """Write a part of objects/<name>: every second photo shows a bicycle on the left, every fourth a carriage too."""
+    table = archive.table(f"objects/{name}")
+    table.claim({"model": "test-detector", "queries": QUERIES, "template": "a {}", "threshold": 0.25, "top": 3})
+    bicycle = {"label": "bicycle", "score": 0.75, "x0": 0.0, "y0": 0.25, "x1": 0.5, "y1": 1.0}
+    carriage = {"label": "horse-drawn carriage", "score": 0.5, "x0": 0.25, "y0": 0.25, "x1": 0.5, "y1": 0.5}
+    rows = []
+    for number, key in enumerate(archive.table("photos").read(part, ["row_id", "photo_id"]).to_pylist()):
+        found = [bicycle][: number % 2 == 0] + [carriage][: number % 4 == 0]
+        rows.append({**key, "objects": found, "model": "test-detector"})
+    receipt = made_of(archive, "images", part)
+    assert table.write(part, [pa.Table.from_pylist(rows, schemas.OBJECTS)], receipt, schemas.OBJECTS)
+
+
 def forget(archive: Archive, photo_id: str) -> None:
     row = {"row_id": 0, "photo_id": photo_id, "forgotten_at": MOMENT, "reason": "asked"}
     archive.table("forgotten").append(

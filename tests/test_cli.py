@@ -90,7 +90,8 @@ def test_from_list_to_search(conf: Path, tmp_path: Path, capsys: pytest.CaptureF
     answer = json.loads(capsys.readouterr().out)
     first = answer["hits"][0]
     assert set(first) == {
-        "rank", "score", "photo_id", "row_id", "title", "caption", "caption_by", "labels", "date_taken", "license",
+        "rank", "score", "photo_id", "row_id", "title", "caption", "caption_by", "labels", "objects", "date_taken",
+        "license", "width", "height",
         "owner", "page_url",
     }  # fmt: skip
     assert set(first["license"]) == {"id", "name", "url"}

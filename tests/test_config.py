@@ -129,6 +129,8 @@ def test_an_unknown_setting_like_no_other_suggests_none() -> None:
         ({"embeddings": {"a": {}}}, "embeddings.a.model"),
         ({"labels": {"a": MODEL}}, "labels.a.classes"),
         ({"labels": {"a": MODEL | {"classes": ["b", "c"], "top": 0}}}, "labels.a.top"),
+        ({"objects": {"a": MODEL}}, "objects.a.queries"),
+        ({"objects": {"a": MODEL | {"queries": ["b"], "threshold": 1.5}}}, "objects.a.threshold"),
         ({"embeddings": {"a": MODEL, "b": MODEL}}, "index.of"),
         ({"embeddings": {"a": MODEL}, "index": {"of": "b"}}, "index.of"),
     ],
@@ -166,6 +168,22 @@ def test_classes_may_stand_in_a_file(tmp_path: Path, conf: str) -> None:
         assert told in refused(load, str(path))
     said = refused(load, str(tmp_path / "none.txt"))
     assert "labels.things.classes: " in said and "No such file" in said
+
+
+def test_queries_of_objects(conf: str, tmp_path: Path) -> None:
+    def load(queries: str, more: str = "") -> config.Settings:
+        return config.load(conf, [f"objects.things={{model: 'local-dir:/models/owl', queries: {queries}{more}}}"])
+
+    path = tmp_path / "queries.txt"
+    path.write_text("# of the demo\nbicycle\nhorse-drawn carriage\n")
+    settings = load(str(path))
+    assert settings.objects["things"].queries == ("bicycle", "horse-drawn carriage")
+    assert settings.derived()["objects/things"] == settings.objects["things"] and settings.index.objects == "things"
+    path.write_text("bicycle\nbicycle\n")
+    assert "objects.things.queries: each query is to be named once: 'bicycle'" in refused(load, str(path))
+    assert "a query or more" in refused(load, "[]")
+    assert "one of the queries is empty" in refused(load, "['']")
+    assert "must hold {} for the query" in refused(load, "[a]", ", template: a photo")
 
 
 def test_whoever_only_wants_the_archive_needs_no_file_of_classes(conf: str) -> None:

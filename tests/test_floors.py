@@ -12,7 +12,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 FLOORS = [
     ["__init__"],
     ["photo", "gate", "logs", "pulse"],
-    ["schemas", "storage", "pixels", "page", "charts"],
+    ["schemas", "storage", "pixels", "page", "charts", "boxes"],
     ["archive", "imaging", "phash"],
     ["rollup"],
     ["sources", "models", "indexes", "words", "runs"],

@@ -355,8 +355,8 @@ def test_json_is_the_documented_contract(build: Build) -> None:
     assert told["index"]["build"] == build.card["build"]
     first = told["hits"][0]
     assert list(first) == [
-        *("rank", "score", "photo_id", "row_id", "title", "caption", "caption_by", "labels", "date_taken"),
-        *("license", "owner", "page_url"),
+        *("rank", "score", "photo_id", "row_id", "title", "caption", "caption_by", "labels", "objects", "date_taken"),
+        *("license", "owner", "page_url", "width", "height"),
     ]
     assert first["license"] == {
         "id": "7",

@@ -56,6 +56,9 @@ MEANING = {
     "caption_cosine": "of the caption with the picture, in the captioning model's space",
     "labels": "**by a machine**: the likeliest of the classes below, best first, with their probabilities",
     "labels_model": "which one gave them",
+    "objects": "**by a machine**: what it was to look for, and where it seems to be, best first; boxes are shares of "
+    "the picture's width and height, from the upper left corner",
+    "objects_model": "which one found them",
     "embedding": "unit vector of the picture; null where there is none",
     "image": "the picture",
 }
@@ -124,6 +127,14 @@ def _models(card: dict[str, Any]) -> list[str]:
             f"Labels were given by a machine: {named(identity['model'], identity.get('pretrained'))}, of "
             f"{len(classes):,} classes by the texts {texts}; licence of the weights: {weights}. "
             f"The classes: {', '.join(classes)}"
+        )
+    if card["objects"]:
+        identity = card["objects"]["identity"]
+        weights = identity.get("weights_license") or "not known: ask their makers"
+        lines.append(
+            f"Objects were found by a machine: {named(identity['model'], None)}, by the text “{identity['template']}”, "
+            f"with scores from {identity['threshold']:g}; licence of the weights: {weights}. "
+            f"It looked for: {', '.join(identity['queries'])}"
         )
     return lines
 

@@ -4,13 +4,11 @@ import contextlib
 import importlib.util
 import json
 import logging
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -22,25 +20,19 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from pipeline.models import halves, layers, settings, weights
 from pipeline.models.halves import Tower
+from pipeline.models.passes import DTYPES, Passes
 from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR, TOWERS, UNFIT
 from pipeline.photo import UserError
 
-log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM = "random"  # what `pretrained` says for weights made up from SEED: for tests and timing
 SEED = 0
 
 
-class Model:
-    """A loaded OpenCLIP model. Safe to call from several threads: one forward pass runs at a time.
+class Model(Passes):
+    """A loaded OpenCLIP model.
 
     Attributes:
         dim: length of its vectors
-        side: pixels that the picture's short side should have
-        device, precision: where it runs and in what ("cpu", "cuda", "mps"; "fp32", "bf16", "fp16")
-        batch: rows in one forward pass; halved, and kept so, whenever memory runs out
     """
 
     def __init__(self, net: Any, tokenizer: Any, identity: dict, device: str, precision: str) -> None:
@@ -49,12 +41,9 @@ class Model:
         layers.quicken(net)
         self.net = net.eval().requires_grad_(False).to(device=device, dtype=DTYPES[precision])
         self.tokenizer = tokenizer
-        self.device = device
-        self.precision = precision
-        self.dim: int = identity["dim"]
         size = net.visual.preprocess_cfg["size"]
-        self.side: int = size if isinstance(size, int) else max(size)
-        self.batch = _cpu_batch(net.visual)
+        super().__init__(size if isinstance(size, int) else max(size), device, precision, _cpu_batch(net.visual))
+        self.dim: int = identity["dim"]
         self.is_coca = isinstance(net, open_clip.CoCa)
         self._identity = identity
         *fit, to_tensor, normalize = image_transform_v2(
@@ -65,7 +54,6 @@ class Model:
         self._mean, self._std = (
             torch.tensor(values, device=device)[:, None, None] for values in (normalize.mean, normalize.std)
         )
-        self._lock = threading.Lock()
 
     def identity(self) -> dict:
         """What its vectors depend on, ready for JSON: equal identities, equal vectors (up to precision)."""
@@ -77,12 +65,6 @@ class Model:
         The rest of that transform, which makes four times as many bytes of it, is done on the device.
         """
         return np.asarray(self._fit(image))
-
-    def stage(self, pixels: np.ndarray) -> torch.Tensor:
-        """uint8[n, H, W, 3] on the device, for `encode`. From another thread than that one's, copying to a GPU goes on
-        beside the computing."""
-        batch = torch.from_numpy(pixels)
-        return batch.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else batch
 
     def encode(self, pixels: np.ndarray | torch.Tensor) -> tuple[np.ndarray, torch.Tensor | None]:
         """One pass of the image tower over uint8[n, H, W, 3] as `preprocess` or `stage` give them, n ≥ 1.
@@ -135,51 +117,6 @@ class Model:
         x = net.ln_final(net.transformer(x, attn_mask=net.attn_mask[:used, :used]))
         return x[torch.arange(len(ids), device=x.device), ends] @ net.text_projection
 
-    def find_batch(self, least: int = 32, most: int = 1024) -> None:
-        """Sets `batch` by trial: doubled while memory lasts and that encodes 5 % more pictures a second."""
-        best, rate = least, 0.0
-        while least <= most:
-            self.batch = least
-            pixels = np.zeros((least, self.side, self.side, 3), np.uint8)
-            self.encode(pixels)  # what is set up once for a size is not to be timed
-            started = time.perf_counter()
-            self.encode(pixels)
-            now = least / (time.perf_counter() - started)
-            if self.batch < least or now < 1.05 * rate:
-                break
-            best, rate, least = least, now, least * 2
-        self.batch = best
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """The model to oneself, without gradients."""
-        with self._lock, torch.inference_mode():
-            yield
-
-    def run(self, forward: Callable[[slice], T], n: int) -> list[T]:
-        """Calls `forward` on slices that cover range(n), under the lock, without gradients.
-
-        When memory runs out the batch is halved and the slice tried again, down to one row.
-        """
-        results: list[T] = []
-        start = 0
-        while start < n:
-            rows = slice(start, min(start + self.batch, n))
-            with self.exclusive():
-                try:
-                    results.append(forward(rows))
-                    start = rows.stop
-                    continue
-                except RuntimeError as error:
-                    if not out_of_memory(error) or rows.stop - start == 1:
-                        raise
-            # Outside the handler, because its traceback keeps the tensors of the failed pass alive.
-            self.batch = (rows.stop - start) // 2
-            log.warning("out of memory on %s: going on with batches of %d", self.device, self.batch)
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
-        return results
-
 
 def _cpu_batch(visual: Any) -> int:
     """Pictures whose tokens together fill a CPU's caches and vector units: more of them are no quicker, only later."""
@@ -199,14 +136,6 @@ def _ends_with_its_words(net: Any) -> bool:
 
 def _unit(vectors: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says so."""
-    # The CPU's allocator and MPS raise a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        text in str(error) for text in ("can't allocate memory", "out of memory")
-    )
 
 
 def use_threads(n: int) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -13,8 +13,16 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Generation = Literal["beam", "greedy", "clean"]
 
 TEMPLATES = ("a photo of a {}.",)
+MOST_OVERLAP = 0.5  # intersection over union of two boxes with one label: with more, they are one object's
 NAMED = 5  # wrong names that a message tells
 ABOUT = "about.json"  # in a folder of weights, written last: its presence says that the others are there
+
+# Detectors that words can steer, by Minderer et al.: arXiv 2205.06230 (OWL-ViT) and 2306.09683 (OWLv2).
+OWL = (
+    *("owlvit-base-patch32", "owlvit-base-patch16", "owlvit-large-patch14"),
+    *("owlv2-base-patch16", "owlv2-base-patch16-ensemble", "owlv2-base-patch16-finetuned"),
+    *("owlv2-large-patch14", "owlv2-large-patch14-ensemble", "owlv2-large-patch14-finetuned"),
+)
 
 # Licences of the weights that our configurations name, as their model cards state them.
 LICENSES = {
@@ -25,6 +33,7 @@ LICENSES = {
     ("ViT-B-32", "laion2b_s34b_b79k"): "MIT",
     ("PE-Core-L-14-336", "meta"): "Apache-2.0",
     ("ViT-SO400M-16-SigLIP2-384", "webli"): "Apache-2.0",
+    **dict.fromkeys([(f"google/{name}", "") for name in OWL], "Apache-2.0"),
 }
 
 # Fine-tuning on captions alone left these with an embedding that is chance.
@@ -123,25 +132,73 @@ class LabelSettings:
         return told | {"probability": "softmax"}
 
 
-TableSettings = EmbeddingSettings | CaptionSettings | LabelSettings  # what fills a table that annotating makes
+@dataclass(frozen=True)
+class ObjectSettings:
+    """Objects in every picture: where it shows what some words name, without training for them (zero-shot)."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+
+    model: str
+    """An OWL-ViT or OWLv2: its name on the Hugging Face hub, such as `google/owlv2-base-patch16-ensemble`, or
+    `local-dir:PATH`, a folder with the files of such a repository."""
+    queries: tuple[str, ...] | str
+    """What to look for, in a word or a few: a list, or a text file with one a line, a local path or any fsspec URL."""
+    template: str = "a photo of a {}"
+    """The text that a query is put into, at `{}`."""
+    threshold: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
+    """The least score of an object that is kept. Scores of different queries and models do not compare; try some."""
+    top: Annotated[int, pydantic.Field(ge=1)] = 20
+    """Objects a picture gets at most: those of the highest scores."""
+    precision: Precision = "auto"
+    """`auto` is bf16 where the device computes in it natively, else fp32."""
+
+    pretrained: ClassVar[None] = None  # these models bring their own weights
+
+    def __post_init__(self) -> None:
+        check_templates([self.template], "objects")
+        if not isinstance(self.queries, str):
+            check_queries(self.queries)
+
+    def identity(self) -> dict[str, Any]:
+        """What objects depend on beside the model, ready for JSON."""
+        told = {"queries": list(self.queries), "template": self.template, "threshold": self.threshold, "top": self.top}
+        return told | {"most_overlap": MOST_OVERLAP}
 
 
-def check_templates(templates: Sequence[str]) -> None:
-    """Raises UserError for what no class's name can be put into."""
+# What fills a table that annotating makes.
+TableSettings = EmbeddingSettings | CaptionSettings | LabelSettings | ObjectSettings
+
+
+def check_templates(templates: Sequence[str], what: str = "labels") -> None:
+    """Raises UserError for what no name can be put into."""
     if not templates:
-        raise UserError('labels need a template or more, such as "a photo of a {}."')
+        raise UserError(f'{what} need a template or more, such as "a photo of a {{}}."')
     for template in templates:
         rest = template.replace("{}", "")
         if rest == template or "{" in rest or "}" in rest:
-            raise UserError(f'the template {template!r} must hold {{}} for the class, and no other braces: "a {{}}"')
+            name = {"labels": "class", "objects": "query"}[what]
+            raise UserError(f'the template {template!r} must hold {{}} for the {name}, and no other braces: "a {{}}"')
+
+
+def check_queries(queries: Sequence[str]) -> None:
+    """Raises UserError for what names nothing to look for, or something twice."""
+    if not queries:
+        raise UserError("objects need a query or more, such as bicycle")
+    if any(not query.strip() for query in queries):
+        raise UserError("one of the queries is empty")
+    _check_named_once(queries, "query")
+
+
+def _check_named_once(names: Sequence[str], what: str) -> None:
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    if doubled:
+        raise UserError(f"each {what} is to be named once: {', '.join(map(repr, doubled[:NAMED]))} comes several times")
 
 
 def check_classes(classes: Sequence[str]) -> None:
     """Raises UserError for names that do not tell two classes or more apart."""
     if any(not name.strip() for name in classes):
         raise UserError("one of the classes has an empty name")
-    doubled = [name for name, times in Counter(classes).items() if times > 1]
-    if doubled:
-        raise UserError(f"each class is to be named once: {', '.join(map(repr, doubled[:NAMED]))} comes several times")
+    _check_named_once(classes, "class")
     if len(classes) < 2:
         raise UserError("labels need two classes or more: the probability of an only one is 1 whatever is shown")

@@ -11,24 +11,28 @@ from pipeline.models.settings import ABOUT
 from pipeline.photo import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to load, in vain where the weights are not here
-    from pipeline.models import openclip
+    from pipeline.models import openclip, owl
 
 
 def put(archive: str, model: str, pretrained: str | None, path: Path, sha256: str) -> None:
-    """Copy a checkpoint that `weights.checkpoint` found into the archive, with its other files, unless it is there."""
-    from pipeline.models import weights
+    """Copy a checkpoint into the archive, with its other files, unless it is there.
+
+    `path`, `sha256`: as `weights` or `repository` found it.
+    """
+    from pipeline.models import repository, weights
 
     folder = storage.join(archive, "models", sha256)
     if storage.exists(storage.join(folder, ABOUT)):
         return
-    names = [path.name, *weights.beside(model, path)]
+    in_transformers_form = pretrained is None and not (path.parent / weights.CONFIG).exists()
+    names = [path.name, *(repository.beside(path) if in_transformers_form else weights.beside(model, path))]
     for name in names:
         url = storage.join(folder, name)
         with storage.scratch(url) as scratch:
             shutil.copyfile(path.parent / name, scratch)
             storage.create(url, scratch)
     about = {
-        "model": weights.portable(model),
+        "model": weights.portable(model) if model.startswith(weights.LOCAL_DIR) else model,
         "pretrained": pretrained and weights.portable(pretrained),
         "license": settings.LICENSES.get((model, settings.tag(pretrained) or "")),
         "files": names,
@@ -56,6 +60,14 @@ def load(
 
     known = sha256 if tower else None
     return openclip.load(model, pretrained, device=device, precision=precision, path=path, tower=tower, sha256=known)
+
+
+def load_owl(archive: str, model: str, sha256: str, precision: str = "auto") -> "owl.Owl":
+    """As `load`, of a model that finds objects."""
+    path = local(archive, sha256)
+    from pipeline.models import owl
+
+    return owl.load(model, path, precision=precision)
 
 
 def local(archive: str, sha256: str) -> Path:

@@ -152,7 +152,7 @@ def from_hub(what: str, repository: str, needed: Sequence[str], candidates: Sequ
     problem = f"it does not hold {files}"
     try:
         for here_only in (True, False):
-            if not here_only and (unreachable := _hub_unreachable()):
+            if not here_only and (unreachable := hub_unreachable()):
                 problem = unreachable
                 break
             for candidate in candidates:
@@ -173,7 +173,7 @@ def from_hub(what: str, repository: str, needed: Sequence[str], candidates: Sequ
     )
 
 
-def _hub_unreachable() -> str | None:
+def hub_unreachable() -> str | None:
     """Why the hub cannot be asked, or None. The hub's library itself would try for 24 s a file before it says so."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

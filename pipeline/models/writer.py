@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.models.decoder import Cache, Decoder
 from pipeline.models.generation import MAX_TOKENS, Captions, Rule
-from pipeline.models.openclip import out_of_memory
+from pipeline.models.passes import out_of_memory
 
 log = logging.getLogger(__name__)
 

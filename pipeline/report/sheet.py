@@ -130,7 +130,7 @@ def _thumbnail(row_id: int, data: bytes) -> str:
 def _sample(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]], wall: Mapping[int, str]) -> str:
     if not said["wall"]:
         return ""
-    items = "".join(contact_sheet.photo(hits[row][0], wall[row], hits[row][1]) for row in said["wall"])
+    items = "".join(contact_sheet.photo(hits[row][0], wall[row], hits[row][1], edge=THUMBNAIL) for row in said["wall"])
     of = f" of {said['photos']['live']:,}" if said["photos"]["live"] > len(said["wall"]) else ""
     told = f"{len(said['wall'])}{of} live photos, drawn by a fixed rule: the same archive shows the same ones."
     return f'{paragraph(told)}<ol class="hits">{items}</ol>'
@@ -161,7 +161,9 @@ def _captions(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]
         charts.append(figure(drawn.spread(measure, label), f"{meaning} {ends}"))
         items = "".join(
             contact_sheet.photo(
-                *_with(hits, wall, one["row_id"]), f"<span>{name} {one['value']:.3f}</span>".replace("-", "−")
+                *_with(hits, wall, one["row_id"]),
+                f"<span>{name} {one['value']:.3f}</span>".replace("-", "−"),
+                edge=THUMBNAIL,
             )
             for one in measure["lowest"]
         )
@@ -184,6 +186,8 @@ def _footer(said: Mapping[str, Any], hits: Mapping[int, tuple[Hit, str | None]])
     ]
     if any(hit.caption and not hit.caption_by for hit, _ in hits.values()):
         notes.append("The captions in italics were written by a machine and checked by nobody.")
+    if any(hit.objects for hit, _ in hits.values()):
+        notes.append("What boxes are around was found by a machine and checked by nobody; the numbers are its scores.")
     if any(hit.photo_id.startswith("flickr:") for hit, _ in hits.values()):
         notes.append(page.FLICKR_NOTICE)
     return f"<footer>{''.join(f'<p>{prose(note)}</p>' for note in notes)}</footer>"

@@ -27,8 +27,8 @@ MOST_FOUND = 500_000  # as long as they are not to find more than this
 DEEPER = 8  # times as deep, where copies left too few
 DEPTH = 100  # of the rankings that are fused, or ten times the hits asked for
 WORDS = "words"  # the name of the ranking by words; those by vectors have their embeddings' names
-FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "labels", "date_taken", "license_id",
-         "license_name", "license_url", "owner", "page_url")  # fmt: skip
+FACTS = ("photo_id", "title", "caption", "caption_model", "caption_by", "labels", "objects", "date_taken",
+         "license_id", "license_name", "license_url", "owner", "page_url", "width", "height")  # fmt: skip
 
 Place = tuple[int, int]  # which of the builds, and the row id in it
 Ranking = list[tuple[Place, float]]  # best first, with scores

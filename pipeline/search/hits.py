@@ -1,5 +1,6 @@
 """Answers as others read them: a formula, the documented JSON, rows of a Parquet file."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,8 +26,10 @@ HITS = pa.schema(
         ("row_id", pa.int64()),
         *((name, pa.string()) for name in ("photo_id", "title", "caption", "caption_model", "caption_by")),
         schemas.LABELS.field("labels"),
+        schemas.OBJECTS.field("objects"),
         *((name, pa.string()) for name in ("date_taken", "license_id", "license_name", "license_url")),
         *((name, pa.string()) for name in ("owner", "page_url")),
+        *((name, pa.int32()) for name in ("width", "height")),  # of the stored picture, upright: boxes are shares of it
     ]
 )
 
@@ -60,6 +63,13 @@ def score(hit: Hit) -> str:
 def label(hit: Hit) -> str:
     """Its likeliest label for people, "tent (98 %)", where it has one."""
     return f"{hit.labels[0]['label']} ({hit.labels[0]['probability']:.0%})" if hit.labels else ""
+
+
+def objects(hit: Hit) -> str:
+    """What is seen in it, for people, each thing once: "bicycle (0.62), 2 × wheel (0.41)"; the score is the best."""
+    counted = Counter(found["label"] for found in hit.objects or ())
+    best = {found["label"]: found["score"] for found in reversed(hit.objects or ())}
+    return ", ".join(f"{f'{n} × ' if n > 1 else ''}{name} ({best[name]:.2f})" for name, n in counted.items())
 
 
 def copies(hit: Hit) -> str:
@@ -101,12 +111,22 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
         "title": hit.title,
         "caption": hit.caption,
         "caption_by": hit.caption_by,
-        "labels": hit.labels and [told | {"probability": round(told["probability"], 6)} for told in hit.labels],
+        "labels": _rounded(hit.labels),
+        "objects": _rounded(hit.objects),
         "date_taken": hit.date_taken,
         "license": {"id": hit.license_id, "name": hit.license_name, "url": hit.license_url},
         "owner": hit.owner,
         "page_url": hit.page_url,
+        "width": hit.width,
+        "height": hit.height,
     }
+
+
+def _rounded(told: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Labels or objects, their numbers no longer than they are worth."""
+    if told is None:
+        return None
+    return [{key: round(v, 6) if isinstance(v, float) else v for key, v in one.items()} for one in told]
 
 
 def write_parquet(url: str, answers: Iterable[Answer]) -> int:

@@ -1,4 +1,4 @@
-"""annotate: images → unit vectors, captions and labels. Each picture is decoded once for all models.
+"""annotate: images → unit vectors, captions, labels and objects. Each picture is decoded once for all models.
 
 When several tables name the same checkpoint, its image tower runs once for all of them.
 """
@@ -9,24 +9,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline.archive import Archive
 from pipeline.imaging import cpus
 from pipeline.models import openclip, store
-from pipeline.models.coca import Caption, Captioner
+from pipeline.models.coca import Captioner
+from pipeline.models.detection import Detector
 from pipeline.models.labels import Labeller
-from pipeline.models.openclip import Model
-from pipeline.models.settings import CaptionSettings, LabelSettings, TableSettings
+from pipeline.models.owl import Owl
+from pipeline.models.settings import CaptionSettings, LabelSettings, ObjectSettings, TableSettings
 from pipeline.pulse import Hear, Pulse
-from pipeline.stages.feed import Feed, Output, Part, Value
+from pipeline.stages.feed import Feed, Part
 from pipeline.stages.fetch import Shared
+from pipeline.stages.outputs import Key, Network, Output, table
 
 COLUMNS = ["row_id", "photo_id", "outcome", "image"]
 DECODING = "upright sRGB, reduced towards the model's side"  # part of a table's identity
-
-Key = tuple[int, str]  # row id, photo id
 
 
 class Annotator:
@@ -103,19 +102,15 @@ def load(
     """
     if "OMP_NUM_THREADS" in os.environ:
         openclip.use_threads(cpus())
-    models: dict[tuple[str, str | None, str], Model] = {}
+    models: dict[tuple[str, str | None, str], Network] = {}
     outputs = []
     for name, asked in tables.items():
         weights = (asked.model, asked.pretrained)
         key = (*weights, asked.precision)
         if key not in models:
-            models[key] = store.load(archive.url, *weights, checkpoints[weights], precision=asked.precision)
+            models[key] = _network(archive.url, asked, checkpoints[weights])
         model = models[key]
-        by: Captioner | Labeller | None = None
-        if isinstance(asked, CaptionSettings):
-            by = Captioner(model, asked.generation)
-        elif isinstance(asked, LabelSettings):
-            by = Labeller(model, asked)
+        by = _by(model, asked)
         # Precision belongs to the identity where it was fixed; `auto` may differ between machines.
         fixed = {} if asked.precision == "auto" else {"precision": asked.precision}
         identity = (by or model).identity() | {"decoding": DECODING}
@@ -124,31 +119,19 @@ def load(
     return Annotator(archive, outputs, shared.hear if shared else None)
 
 
-def table(output: Output, keys: Sequence[Key], values: Sequence[Value]) -> pa.Table:
-    """The rows of an output's part: the value of each key, or the problem that it is."""
-    name = output.model.identity()["model"]
-    columns: dict[str, Any] = {
-        "row_id": [row_id for row_id, _ in keys],
-        "photo_id": [photo_id for _, photo_id in keys],
-        "problem": [value if isinstance(value, str) else None for value in values],
-    }
-    if isinstance(output.by, Labeller):
-        found = [value if isinstance(value, list) else None for value in values]
-        columns["labels"] = [labels and [label._asdict() for label in labels] for labels in found]
-        columns["model"] = [labels and name for labels in found]
-    elif output.captioner:
-        said = [value if isinstance(value, Caption) else None for value in values]
-        columns["caption"] = [caption and caption.text for caption in said]
-        columns["logprob"] = [caption and caption.logprob for caption in said]
-        columns["cosine"] = [caption and caption.cosine for caption in said]
-        columns["model"] = [caption and name for caption in said]
-    else:
-        # Row by row, Arrow would take every number in its hands while the device's thread waits for the interpreter.
-        vectors = np.zeros((len(values), output.model.dim), np.float16)
-        for row, value in enumerate(values):
-            if isinstance(value, np.ndarray):
-                vectors[row] = value
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(vectors.reshape(-1)), output.model.dim, mask=pa.array(isinstance(v, str) for v in values)
-        )
-    return pa.table({name: columns[name] for name in output.schema.names}, output.schema)
+def _network(archive: str, asked: TableSettings, sha256: str | None) -> Network:
+    if isinstance(asked, ObjectSettings):
+        assert sha256
+        return store.load_owl(archive, asked.model, sha256, asked.precision)
+    return store.load(archive, asked.model, asked.pretrained, sha256, precision=asked.precision)
+
+
+def _by(model: Network, asked: TableSettings) -> Captioner | Labeller | Detector | None:
+    """What makes of a model's output what a table is to hold; None for its vectors."""
+    if isinstance(asked, ObjectSettings):
+        assert isinstance(model, Owl)
+        return Detector(model, asked)
+    assert not isinstance(model, Owl)
+    if isinstance(asked, CaptionSettings):
+        return Captioner(model, asked.generation)
+    return Labeller(model, asked) if isinstance(asked, LabelSettings) else None

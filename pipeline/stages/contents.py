@@ -1,5 +1,6 @@
 """What goes into an index build: which rows, their vectors, and what is said of them."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schemas, storage
 from pipeline.archive import Archive, Change, Table, rows_in
+from pipeline.builds import SOUGHT
 from pipeline.indexes import exact
 
 GROUP_ROWS = 20_000  # of photos.parquet: at a million rows, groups of a thousand make a footer of megabytes
@@ -27,7 +29,8 @@ CAPTION = pa.schema(
     ]
 )
 LABELS = pa.schema([schemas.LABELS.field("labels"), ("labels_model", pa.string())])
-SAID = pa.schema([*CAPTION, *LABELS])
+OBJECTS = pa.schema([schemas.OBJECTS.field("objects"), ("objects_model", pa.string())])
+SAID = pa.schema([*CAPTION, *LABELS, *OBJECTS])
 LOGS = ("changes", "forgotten")  # tables that are read whole
 # By whatever else makes a table, Arrow looks for pandas, and each command would take a second more to start.
 EMPTY = pa.Table.from_batches([], pa.schema([("row_id", pa.int64()), ("photo_id", pa.string())]))
@@ -152,14 +155,19 @@ def write_photos(archive: Archive, contents: Contents, said: Mapping[str, str], 
         telling = {kind: table for kind, table in tables.items() if part in there[kind]}
         written = _captions(telling.get("captions"), part, row_ids)
         written = _corrected(rows["photo_id"].to_pylist(), written, corrected)
-        labels = _labels(telling.get("labels"), part, row_ids)
-        columns = [*rows.columns, *written.columns, *labels.columns]
+        labels = _machines(telling.get("labels"), "labels", LABELS, part, row_ids)
+        objects = _machines(telling.get("objects"), "objects", OBJECTS, part, row_ids)
+        columns = [*rows.columns, *written.columns, *labels.columns, *objects.columns]
         return pa.table(columns, schema=pa.schema([*rows.schema, *SAID]))
 
     waiting: list[pa.Table] = []
     # Of a base that only lost photos nothing is new: the file has its columns all the same.
     parts: Sequence[int] = contents.parts() or archive.table("images").parts()[:1]
-    with pq.ParquetWriter(path, read(parts[0]).schema, compression="zstd", write_page_checksum=True) as writer:
+    schema = read(parts[0]).schema
+    if "objects" in tables:
+        sought = (tables["objects"].identity() or {}).get("queries", [])
+        schema = schema.with_metadata({SOUGHT: json.dumps(sought)})
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for rows in storage.ahead(read, parts):
             waiting.append(rows)
             if sum(table.num_rows for table in waiting) >= GROUP_ROWS:
@@ -178,12 +186,12 @@ def _captions(captions: Table | None, part: int, row_ids: np.ndarray) -> pa.Tabl
     return found.rename_columns(CAPTION.names).cast(CAPTION)
 
 
-def _labels(labels: Table | None, part: int, row_ids: np.ndarray) -> pa.Table:
-    """The labels of rows of one part; nulls where there are none yet."""
-    if labels is None:
-        return LABELS.empty_table().take(pa.nulls(len(row_ids), pa.int64()))
-    found = labels.take(part, row_ids, ["labels", "model"])
-    return found.drop_columns(["row_id"]).rename_columns(LABELS.names).cast(LABELS)
+def _machines(table: Table | None, what: str, schema: pa.Schema, part: int, row_ids: np.ndarray) -> pa.Table:
+    """The labels, or objects, of rows of one part; nulls where there are none yet."""
+    if table is None:
+        return schema.empty_table().take(pa.nulls(len(row_ids), pa.int64()))
+    found = table.take(part, row_ids, [what, "model"])
+    return found.drop_columns(["row_id"]).rename_columns(schema.names).cast(schema)
 
 
 def _corrected(photo_ids: list[str], written: pa.Table, corrected: Mapping[str, Change]) -> pa.Table:

@@ -19,47 +19,18 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline import imaging, schemas
-from pipeline.models.coca import Caption, Captioner
-from pipeline.models.labels import Label, Labeller
+from pipeline import imaging
+from pipeline.models.coca import Caption
+from pipeline.models.detection import Detector
 from pipeline.models.openclip import Model
+from pipeline.models.owl import Owl
 from pipeline.pulse import EVERY_S
+from pipeline.stages.outputs import NO_PICTURE, NOT_FINITE, UNDECODABLE, Network, Output, Value
 
 AHEAD = 4  # batches of pictures decoded, or being decoded, that the device has not taken
 AHEAD_BYTES = 512 << 20  # of files among them
 NO_LIMIT = imaging.PILLOW_CEILING  # fetch has decoded these bytes in full and found them fit
-
-# Why a derived row holds nothing.
-NO_PICTURE, UNDECODABLE, NOT_FINITE = "no_picture", "undecodable", "not_finite"
-
-
-Value = np.ndarray | Caption | list[Label] | str  # a vector float16[dim], a caption, labels, or the name of a problem
-
-
-@dataclass(frozen=True)
-class Output:
-    """A table and what fills it: the model's vectors, or what a captioner or a labeller on it makes of them."""
-
-    table: str
-    model: Model
-    by: Captioner | Labeller | None = None
-
-    @property
-    def schema(self) -> pa.Schema:
-        schema = schemas.derived(self.table, self.model.dim)
-        assert schema is not None
-        return schema
-
-    @property
-    def captioner(self) -> Captioner | None:
-        """What is under way for several batches: captions end one by one."""
-        return self.by if isinstance(self.by, Captioner) else None
-
-    def made(self, vectors: np.ndarray) -> Sequence[Value]:
-        """What is known of pictures as soon as their vectors are, float32[n, dim]; not for captions."""
-        return self.by.label(vectors) if isinstance(self.by, Labeller) else list(vectors.astype(np.float16))
 
 
 @dataclass(eq=False)
@@ -97,7 +68,7 @@ class Part:
             raise self.error.with_traceback(self.trace)
 
     @property
-    def models(self) -> list[Model]:
+    def models(self) -> list[Network]:
         return list({id(output.model): output.model for output in self.outputs}.values())
 
     @property
@@ -113,21 +84,31 @@ class Picture:
     row_id: int
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """A decoded picture: uint8[side, side, 3] for each of its part's models, and the width and height they are of."""
+
+    of_models: list[np.ndarray]
+    size: tuple[int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Decoding:
     """A picture on its way to pixels; `size`: bytes of its file."""
 
     picture: Picture
     size: int
-    pixels: Future[tuple[list[np.ndarray] | None, float]]
+    pixels: Future[tuple[Pixels | None, float]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures wanted for the same outputs, and for each of their models the pixels on its device."""
+    """Pictures wanted for the same outputs, their widths and heights, int[n, 2], and for each of the outputs' models
+    the pixels on its device."""
 
     pictures: list[Picture]
-    pixels: list[tuple[Model, Any]]
+    sizes: np.ndarray
+    pixels: list[tuple[Network, Any]]
 
 
 class Feed:
@@ -143,7 +124,7 @@ class Feed:
         self.parts: set[Part] = set()
         self.queue: deque[Decoding] = deque()  # in the order of rows, which is that of batches
         self.queued_bytes = 0
-        self.hand: list[tuple[Picture, list[np.ndarray]]] = []  # decoded pictures for the next batch
+        self.hand: list[tuple[Picture, Pixels]] = []  # decoded pictures for the next batch
         self.staged: Batch | None = None
         self.captioning: dict[Output, set[Picture]] = {}  # what each captioner has begun with
         self.busy_s = 0.0  # seconds that the device has computed
@@ -280,9 +261,10 @@ class Feed:
         pictures = [picture for picture, _ in hand]
         batch = None
         with self._blamed({picture.part for picture in pictures}):
-            stacks = (np.stack(pixels) for pixels in zip(*(pixels for _, pixels in hand), strict=True))
+            stacks = (np.stack(pixels) for pixels in zip(*(pixels.of_models for _, pixels in hand), strict=True))
             models = pictures[0].part.models
-            batch = Batch(pictures, [(model, model.stage(stack)) for model, stack in zip(models, stacks, strict=True)])
+            staged = [(model, model.stage(stack)) for model, stack in zip(models, stacks, strict=True)]
+            batch = Batch(pictures, np.array([pixels.size for _, pixels in hand]), staged)
         if not batch:
             return
         with self.changed:
@@ -343,7 +325,11 @@ class Feed:
             return
         with self._blamed({picture.part for picture in batch.pictures}):
             for model, pixels in batch.pixels:
-                self._encode(batch.pictures, model, pixels, [output for output in outputs if output.model is model])
+                wanted = [output for output in outputs if output.model is model]
+                if isinstance(model, Owl):
+                    self._detect(batch, model, pixels, wanted)
+                else:
+                    self._encode(batch.pictures, model, pixels, wanted)
 
     def _next(self) -> tuple[Batch | None, float]:
         """The batch that was staged, None if it is captions' turn to end; seconds it was waited for while there were
@@ -382,6 +368,19 @@ class Feed:
                 sound = (tokens, vectors) if len(keys) == len(pictures) else (tokens[rows], vectors[rows])
                 self._caption(output, keys, partial(output.captioner.add, keys, *sound))
 
+    def _detect(self, batch: Batch, model: Owl, pixels: Any, outputs: list[Output]) -> None:
+        started = time.perf_counter()
+        seen = model.encode(pixels)
+        for output in outputs:
+            assert isinstance(output.by, Detector)
+            found = output.by.find(seen, batch.sizes)
+            with self.changed:
+                for picture, objects in zip(batch.pictures, found, strict=True):
+                    self._give(picture, [output], NOT_FINITE if objects is None else objects)
+        self._share([picture.part for picture in batch.pictures], "embedding", time.perf_counter() - started)
+        with self.changed:
+            self.changed.notify_all()
+
     def _caption(self, output: Output, new: list[Picture], step: Callable[[], list[tuple[Any, Caption]]]) -> None:
         """Let a captioner take in new pictures, or end with those it has; what has ended meanwhile is given."""
         begun = self.captioning.setdefault(output, set())
@@ -408,12 +407,11 @@ class Feed:
             part.seconds[phase] += seconds * pictures / len(parts)
 
 
-def prepare(data: bytes, models: Sequence[Model]) -> tuple[list[np.ndarray] | None, float]:
-    """Decode a picture and preprocess it for each model: uint8[side, side, 3] each, None if it cannot be decoded;
-    CPU seconds that took."""
+def prepare(data: bytes, models: Sequence[Network]) -> tuple[Pixels | None, float]:
+    """Decode a picture and preprocess it for each model, None if it cannot be decoded; CPU seconds that took."""
     started = time.thread_time()
     pixels = None
     with suppress(imaging.BadImage):  # another machine's decoder had no objection
         image = imaging.decode(data, max_pixels=NO_LIMIT, side=max(model.side for model in models))
-        pixels = [model.preprocess(image) for model in models]
+        pixels = Pixels([model.preprocess(image) for model in models], image.size)
     return pixels, time.thread_time() - started

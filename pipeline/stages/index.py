@@ -67,6 +67,8 @@ class IndexSettings:
     """The captions table whose captions the hits show; to be named only where there are several."""
     labels: str | None = None
     """The labels table whose labels the hits show, and filters may ask; to be named only where there are several."""
+    objects: str | None = None
+    """The objects table whose objects the hits show, and filters may ask; to be named only where there are several."""
     kind: str = "auto"
     """`flat` compares a query with every vector: exact. `ivf_flat` with those of the likeliest lists, `ivf_pq` with
     codes of them and then with the best vectors; `hnsw` follows a graph. Any FAISS factory string will do, such as

@@ -103,6 +103,36 @@ def labels(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
             yield "probabilities that cannot be, or that do not fall", row["photo_id"]
 
 
+def objects(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
+    """Rows of objects with neither objects nor problem, or both; objects by another model than the table's, of other
+    queries, more or of lower scores than it has, or in boxes that cannot be."""
+    yield from _either(rows, "objects")
+    yield from _by_another(rows, "objects", identity)
+    queries, most, least = set(identity.get("queries", ())), identity.get("top", 0), identity.get("threshold", 0.0)
+    for row in rows.select(["photo_id", "objects"]).to_pylist():
+        given = row["objects"]
+        if given is None:
+            continue
+        if None in given or not {found["label"] for found in given} <= queries:
+            yield "an object that is none of the queries in its table.json", row["photo_id"]
+        elif len(given) > most:
+            yield "more objects than its table.json says", row["photo_id"]
+        elif not _are_scores([found["score"] for found in given], least):
+            yield "scores that cannot be, or that do not fall", row["photo_id"]
+        elif not all(_is_box(found) for found in given):
+            yield "a box that cannot be, or that is not in the picture", row["photo_id"]
+
+
+def _are_scores(numbers: list[float | None], least: float) -> bool:
+    scores = np.array(numbers, np.float64)  # None becomes NaN, of which no comparison is true
+    return bool((scores >= least - ROUNDING).all() and (scores <= 1).all() and (np.diff(scores) <= 0).all())
+
+
+def _is_box(found: dict[str, Any]) -> bool:
+    edges = [found[name] for name in ("x0", "x1", "y0", "y1")]
+    return None not in edges and 0 <= edges[0] < edges[1] <= 1 and 0 <= edges[2] < edges[3] <= 1
+
+
 def _are_shares(numbers: list[float | None]) -> bool:
     """Whether numbers are shares of a whole, the largest first."""
     shares = np.array(numbers, np.float64)  # None becomes NaN, of which no comparison is true
@@ -115,7 +145,7 @@ def hashes(rows: pa.Table, identity: Identity) -> Iterator[Fault]:
 
 
 # Of the rows of a derived table, by the folder it is in.
-OF_KIND = {"embeddings": vectors, "captions": captions, "labels": labels, "hashes": hashes}
+OF_KIND = {"embeddings": vectors, "captions": captions, "labels": labels, "objects": objects, "hashes": hashes}
 
 
 def changes(rows: pa.Table) -> Iterator[Fault]:
@@ -129,7 +159,7 @@ def _by_another(rows: pa.Table, value: str, identity: Identity) -> Iterator[Faul
     """Where a machine's word is another model's than the table's."""
     said = rows.filter(pc.is_valid(rows[value]))
     other = pc.fill_null(pc.not_equal(said["model"], pa.scalar(identity.get("model"), pa.string())), True)
-    what = {"caption": "a caption", "labels": "labels"}[value]
+    what = {"caption": "a caption"}.get(value, value)
     yield from _where(said, other.to_numpy(), f"{what} by another model than its table.json names")
 
 

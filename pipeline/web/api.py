@@ -71,6 +71,7 @@ PARAMETERS = [
     _text("before", "Taken then or earlier.", pattern=f"^{DATE}$"),
     _text("license", "URL of the licence, its name where it has no URL, or none."),
     _text("tag", "One of the photo's tags."),
+    _text("has", "An object in the photo, one of those that were looked for."),
     _text("where", "A DuckDB SQL expression over the photos."),
     _parameter("k", "How many hits at most.", type="integer", minimum=1, maximum=MOST_HITS, default=24),
     _parameter(
@@ -135,6 +136,7 @@ def archive(request: Request) -> dict[str, Any]:
                 "years": facets["years"],
                 "licenses": [{"url": url, "name": name, "photos": n} for url, name, n in facets["licenses"]],
                 "tags": [{"tag": tag, "photos": n} for tag, n in facets["tags"]],
+                "objects": [{"object": name, "photos": n} for name, n in facets["objects"]],
             }
         )
     return {"archive": asked.name, "indexes": indexes}

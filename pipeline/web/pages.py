@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from pipeline import page
+from pipeline import boxes, page
 from pipeline.builds import Damaged
 from pipeline.imaging import BadImage
 from pipeline.photo import UserError
@@ -94,7 +94,7 @@ def trouble(request: Request, answer: Response) -> Response:
 
 @router.get("/base.css")
 def base_css() -> Response:
-    return Response(page.STYLE, media_type="text/css", headers={"Cache-Control": f"max-age={STYLE_S}"})
+    return Response(page.STYLE + boxes.STYLE, media_type="text/css", headers={"Cache-Control": f"max-age={STYLE_S}"})
 
 
 @router.get("/")

@@ -18,6 +18,7 @@ LONGEST = {
     "plus": 1000,
     "minus": 1000,
     "tag": 500,
+    "has": 500,
     "license": 500,
     "where": 4000,
     "of": 500,
@@ -50,6 +51,8 @@ class Params:
     """The URL of the licence, its name where it has no URL, or "none" for photos of which nobody said one."""
     tag: str | None = None
     """One of the photo's tags."""
+    has: str | None = None
+    """An object that is in the photo, one of those that were looked for."""
     where: str | None = None
     """A DuckDB SQL expression over the photos."""
     k: int = 24
@@ -98,6 +101,8 @@ class Params:
             found.append(f"coalesce(license_url, license_name) {is_}")
         if self.tag:
             found.append(f"list_contains(tags, {_literal(self.tag)})")
+        if self.has:
+            found.append(f"has({_literal(self.has)})")
         return found
 
     def query(self) -> Query:

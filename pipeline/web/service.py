@@ -32,6 +32,11 @@ from pipeline.web.towers import Towers, Unready
 from pipeline.web.turns import Turns
 
 SIZES = (240, 480, 960)  # pixels, long edge of thumbnails
+# Of each object, in how many photos it is.
+OBJECTS = """
+SELECT name, count(*) FROM (SELECT unnest(list_distinct([object.label FOR object IN objects])) AS name FROM photos)
+GROUP BY 1
+"""
 TAGS = 200  # the most frequent, of which the page is told
 PHOTO_ID = re.compile(r"[a-z][a-z0-9_-]*:\S+")  # what stands in a search's terms and looks like one is no word
 Task = Callable[[], Any]  # of the model's thread
@@ -138,7 +143,9 @@ class _Opened:
             [years] = ask(
                 "SELECT min(left(date_taken, 4)), max(left(date_taken, 4)) FROM photos WHERE date_taken IS NOT NULL"
             ).fetchall()
-        return {"licenses": licences, "tags": tags, "years": years}
+            in_photos = dict(ask(OBJECTS).fetchall())
+        objects = [(name, in_photos.get(name, 0)) for name in builds.sought(self.build.folders[-1])]
+        return {"licenses": licences, "tags": tags, "years": years, "objects": objects}
 
     @functools.cached_property
     def columns(self) -> list[tuple[str, str]]:
@@ -245,6 +252,8 @@ class Service:
         self._look()
         query = params.query()
         opened = tuple(self._chosen(params.of))
+        if params.has is not None:
+            _check_object(params.has, opened)
         for name in ("plus", "minus"):
             self._check_term(name, getattr(params, name), opened)
         kept = {}
@@ -363,7 +372,7 @@ class Service:
 
     def facets(self, of: str | None = None) -> dict[str, Any]:
         """What filters may ask for: licences (URL, name, photos), the most frequent tags (tag, photos), the first and
-        the last year."""
+        the last year, objects that were looked for (name, photos)."""
         return self._chosen(of)[0].facets
 
     def columns(self) -> list[tuple[str, str]]:
@@ -406,6 +415,15 @@ class Service:
         assert build.segments
         same = build.card["identity"] == one.build.card["identity"]
         return _Opened(build, self.limits.news_s, one.towers if same else None)
+
+
+def _check_object(name: str, opened: Sequence[_Opened]) -> None:
+    """Raises UserError for an object that was not looked for: of that no picture tells."""
+    for one in opened:
+        known = builds.sought(one.build.folders[-1])
+        if name not in known:
+            told = f"what was looked for is {', '.join(known)}" if known else "nothing was looked for in these photos"
+            raise UserError(f"has={name[:100]}: {told}")
 
 
 def _answers(asked: Sequence[_Asked], opened: Sequence[_Opened], collapse: bool) -> list[Answer]:

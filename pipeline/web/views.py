@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipeline import page, words
+from pipeline import boxes, page, words
 from pipeline.builds import reading
 from pipeline.contact_sheet import UNSTATED, alt, dated, scores
 from pipeline.photo import UserError
@@ -17,15 +17,15 @@ from pipeline.sources.licences import is_restricted
 from pipeline.web import dropped
 from pipeline.web.params import NO_LICENCE, Params
 from pipeline.web.reranker import Question
-from pipeline.web.service import Found, Missing, Service
+from pipeline.web.service import SIZES, Found, Missing, Service
 
 SMALL = 240  # pixels, long edge: thumbnails in the form and in formulas
 SAMPLE, WALL, TRIES, TAGS = 120, 12, 6, 14  # titles looked at, photos, searches and tags of the first page
 GRANULARITY = "date_granularity"
 LEAST = 0.01  # probability of a label that is shown
 KS = (12, 24, 48, 100)  # how many photos the form offers to show
-FILTERS = ("after", "before", "license", "tag", "where", "collapse", "of")
-MARKED = ("plus", "minus", "after", "before", "tag", "where")  # fields that show an error of theirs
+FILTERS = ("after", "before", "license", "tag", "has", "where", "collapse", "of")
+MARKED = ("plus", "minus", "after", "before", "tag", "has", "where")  # fields that show an error of theirs
 DEFAULTS = {"mode": "vector", "scale": "1", "k": "24"}
 HOME = ("photo_id", "title", "caption", "caption_model", "caption_by", "date_taken", GRANULARITY, "owner", "page_url",
         "license_url", "license_name")  # fmt: skip
@@ -86,6 +86,7 @@ def form(
         "ks": sorted({*KS, params.k}),
         "licences": _licences(service),
         "tags": service.facets()["tags"],
+        "objects": service.facets()["objects"],
         "ofs": _embeddings(service),
         "copies": service.copies_known(),
         "columns": service.columns(),
@@ -156,6 +157,11 @@ def photo_card(photo: Mapping[str, Any], params: Params) -> dict[str, Any]:
     }
 
 
+def boxed(photo: Mapping[str, Any], edge: int) -> Markup:
+    """The objects of a photo, to lie over its thumbnail of this size."""
+    return Markup(boxes.drawn(photo["objects"], photo["width"], photo["height"], edge))
+
+
 def cards(found: Found, params: Params) -> list[dict[str, Any]]:
     """The hits of an answer, best first."""
     known: dict[int, dict[str, Any]] = {}
@@ -169,6 +175,8 @@ def cards(found: Found, params: Params) -> list[dict[str, Any]]:
             "score_is": found.answer.score(),
             "copies": hits.copies(hit),
             "label": hits.label(hit),
+            "objects": hits.objects(hit),
+            "boxes": boxed(asdict(hit), SIZES[1]),
             "ranks": ", ".join(f"{_ranking(found, name)} {rank}" for name, rank in hit.ranks.items()),
         }
         for hit in found.answer.hits
@@ -209,7 +217,7 @@ def _photos(number: int) -> str:
 
 
 def _unfiltered(params: Params) -> Params:
-    return replace(params, after=None, before=None, license=None, tag=None, where=None)
+    return replace(params, after=None, before=None, license=None, tag=None, has=None, where=None)
 
 
 def _why_none(params: Params, found: Found) -> str:
@@ -327,7 +335,18 @@ def photo(told: Mapping[str, Any]) -> dict[str, Any]:
             if label["probability"] >= LEAST
         ],
         "labels_model": told["labels_model"],
+        "objects": _objects(told["objects"]),
+        "objects_model": told["objects_model"],
+        "boxes": boxed(told, SIZES[2]),
     }
+
+
+def _objects(found: Iterable[Mapping[str, Any]] | None) -> list[tuple[str, str, str]]:
+    """What is seen in a photo, each thing once: its name, its scores, and a search for photos that show it."""
+    scores: dict[str, list[str]] = {}
+    for one in found or ():
+        scores.setdefault(one["label"], []).append(f"{one['score']:.2f}")
+    return [(name, ", ".join(some), address(Params(q=name, has=name))) for name, some in scores.items()]
 
 
 def labelled(label: str) -> Params:

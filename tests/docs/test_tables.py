@@ -32,6 +32,7 @@ SCHEMAS = {
     "embeddings/&lt;name&gt;": schemas.embeddings(small.DIM),
     "captions/&lt;name&gt;": schemas.CAPTIONS,
     "labels/&lt;name&gt;": schemas.LABELS,
+    "objects/&lt;name&gt;": schemas.OBJECTS,
     "hashes/perceptual": schemas.HASHES,
     "changes": schemas.CHANGES,
     "forgotten": schemas.FORGOTTEN,

@@ -44,6 +44,7 @@ def archive(tmp_path: Path) -> Archive:
         small_archive.add_vectors(archive, part, list(small_archive.random_vectors(4, seed=part)))
         small_archive.add_captions(archive, part)
         small_archive.add_labels(archive, part)
+        small_archive.add_objects(archive, part)
     index.build(archive, IndexSettings())
     return archive
 
@@ -69,7 +70,9 @@ def test_hugging_face_datasets_open_it_and_see_pictures(archive: Archive, tmp_pa
     assert first["image"].size == (120, 80)
     assert first["caption"] == f"caption of {first['photo_id']}"
     assert first["labels"][0] == {"label": "boat", "probability": 0.75} and first["labels_model"] == "test-labeller"
+    assert first["objects"][0]["label"] == "bicycle" and first["objects_model"] == "test-detector"
     card = (tmp_path / "out" / "README.md").read_text()
+    assert "It looked for: bicycle, horse-drawn carriage" in card
     assert "3 classes by the texts “a {}”" in card and "The classes: boat, tent, hill" in card
     stored = archive.table("images").read_rows([first["row_id"]], ["row_id", "image"])["image"][0].as_py()["bytes"]
     plain = rows.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"]

@@ -124,5 +124,7 @@ def test_names_in_an_identity_hold_no_paths() -> None:
 
 def test_every_licence_is_of_weights_that_exist() -> None:
     for model, tag in settings.LICENSES:
+        if model.removeprefix("google/") in settings.OWL:
+            continue  # on the hub, of which no library holds a list
         assert weights.is_tag(model, tag)
     assert all(weights.is_tag(model, tag) for model, tag in settings.CAPTIONS_ONLY if tag)

@@ -123,6 +123,35 @@ def test_captions_may_lag_behind(tmp_path: Path) -> None:
     assert {row["photo_id"]: row["caption"] for row in rows_of(archive, card)}["flickr:new"] == "caption of flickr:new"
 
 
+def test_objects_are_told_and_asked(tmp_path: Path) -> None:
+    archive, _ = small.make(str(tmp_path / "archive"), parts=2)
+    before, _ = index.build(archive, SETTINGS)
+    assert before["objects"] is None and {row["objects"] for row in rows_of(archive, before)} == {None}
+    with pytest.raises(UserError, match=r"this index has no objects, no bicycle \(columns: "):
+        builds.open_build(archive.url).matching("has('bicycle')")
+    small.add_objects(archive, 0)
+    card, fresh = index.build(archive, SETTINGS)
+    assert fresh and card["objects"] == {"table": "tiny", "identity": archive.table("objects/tiny").identity()}
+    build = builds.open_build(archive.url)
+    kept = {
+        "has('bicycle')": 10,
+        "NOT has('bicycle')": 10,
+        "has('bicycle', 0.75) AND width > height": 10,
+        "has('bicycle', 0.76)": 0,
+        "has('bicycle') AND NOT has('horse-drawn carriage')": 5,
+        "has('<b>')": 0,
+        "list_contains([x.label FOR x IN objects], 'bicycle')": 10,
+        "len(objects) > 1": 5,
+        "len([x FOR x IN objects IF x.label = 'bicycle']) >= 2": 0,
+        "list_bool_or([x.label = 'bicycle' AND x.x1 <= 0.5 FOR x IN objects])": 10,
+        "objects IS NULL": 20,
+    }
+    assert {where: len(build.matching(where)) for where in kept} == kept
+    for wrong in ("has('dog')", "has('it''s')"):
+        with pytest.raises(UserError, match="of this index are bicycle, horse-drawn carriage, <b>, none is"):
+            build.matching(wrong)
+
+
 def test_labels_are_told_asked_and_may_lag_behind(tmp_path: Path) -> None:
     archive, _ = small.make(str(tmp_path / "archive"), parts=2)
     before, _ = index.build(archive, SETTINGS)
