@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pipeline.training import pictures
-from pipeline.training.evaluate import evaluate
+from tests.demo.unseen import evaluate
 
 MODEL = Path(__file__).parents[2] / "pipeline" / "demo" / "model"
 
