@@ -41,5 +41,5 @@ def train_command(
         return
     first = next(line for line in said["history"] if "recall@1" in line)
     out.print(f"at the start: {judgement(first)}", highlight=False)
-    out.print(f"kept:         {judgement(said['best'])}", highlight=False)
+    out.print(f"kept, of step {said['best']['step']:,}: {judgement(said['best'])}", highlight=False)
     out.print(f"model: local-dir:{storage.join(asked.out, MODEL)}", highlight=False, soft_wrap=True)

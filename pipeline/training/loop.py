@@ -96,7 +96,7 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
     vocabulary, tables = None, {}
     if asked.tokens == "used":
         vocabulary = towers.vocabulary(tokenizer, _said(examples))
-        tables = towers.narrow(net, vocabulary, blank=asked.from_scratch)
+        tables = towers.narrow(net, vocabulary, asked.from_scratch, asked.seed)
         _check_unused(tables, vocabulary, asked)
     start = {name: value.clone().to(device) for name, value in net.state_dict().items()} if asked.mix < 1 else None
     precision = openclip.default_precision(device) if asked.precision == "auto" else asked.precision

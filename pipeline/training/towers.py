@@ -133,12 +133,13 @@ def optimizer(towers: Towers, asked: TrainSettings) -> torch.optim.Optimizer:
     )
 
 
-def narrow(net: Any, vocabulary: list[int], blank: bool) -> dict[str, Tensor]:
+def narrow(net: Any, vocabulary: list[int], blank: bool, seed: int) -> dict[str, Tensor]:
     """Leave in the tables of tokens only the rows of a vocabulary: token i is then its i-th.
 
     Args:
         vocabulary: token ids in rising order
         blank: whether the rows that are left out are to be zero in the end
+        seed: of rows for tokens that were left out when the model was trained
 
     Returns the full tables by their names in the state dict. Raises UserError where the text tower has none.
     """
@@ -150,10 +151,21 @@ def narrow(net: Any, vocabulary: list[int], blank: bool) -> dict[str, Tensor]:
         owner_name, _, last = name.rpartition(".")
         owner = net.get_submodule(owner_name)
         trained = getattr(owner, last).requires_grad
-        setattr(owner, last, nn.Parameter(table.index_select(TABLES[name], rows), requires_grad=trained))
+        held = _begun(table.index_select(TABLES[name], rows), TABLES[name], seed)
+        setattr(owner, last, nn.Parameter(held, requires_grad=trained))
         if isinstance(owner, nn.Embedding):
             owner.num_embeddings = len(vocabulary)
     return {name: torch.zeros_like(table) for name, table in full.items()} if blank else full
+
+
+def _begun(table: Tensor, axis: int, seed: int) -> Tensor:
+    """A table whose rows of zeros, of words that the model never saw, are as large as the others, by chance."""
+    known = table.abs().sum(dim=1 - axis) > 0
+    if known.all() or not known.any():
+        return table
+    spread = table.index_select(axis, known.nonzero().flatten()).std()
+    chance = torch.empty_like(table).normal_(std=float(spread), generator=torch.Generator().manual_seed(seed))
+    return torch.where(known.unsqueeze(1 - axis), table, chance)
 
 
 def widened(weights: dict[str, Tensor], tables: dict[str, Tensor], vocabulary: list[int]) -> dict[str, Tensor]:

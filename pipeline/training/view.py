@@ -5,7 +5,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -54,7 +54,7 @@ class View:
         if "recall@1" in line:
             self.judged.append(line)
             if not self.live:
-                self.console.print(judgement(line), highlight=False)
+                self.console.print(f"step {self.step:,}: {judgement(line)}", highlight=False)
             return
         if self.step == 1 or not self.recent:
             self.say("the first step is done" if self.step == 1 else f"going on at step {self.step:,}")
@@ -81,7 +81,9 @@ class View:
         return " · ".join(said)
 
     def _drawn(self) -> Group:
-        parts: list[object] = [ProgressBar(self.asked.steps, self.step, width=BAR), Text(self._told())]
+        bar = Table.grid()
+        bar.add_row(ProgressBar(self.asked.steps, self.step, width=BAR))
+        parts: list[RenderableType] = [bar, Text(self._told())]
         if self.judged:
             table = Table(box=None, padding=(0, 2, 0, 0))
             names = [name for name in self.judged[-1] if name != "step"]
@@ -91,13 +93,12 @@ class View:
             for line in self.judged[-SHOWN:]:
                 table.add_row(f"{line['step']:,.0f}", *(f"{line.get(name, math.nan):.3f}" for name in names))
             parts.append(table)
-        return Group(*parts)  # type: ignore[arg-type]
+        return Group(*parts)
 
 
 def judgement(line: Line) -> str:
-    """ "after step 500: recall@1 0.412, recall@5 0.801, captions right 0.30"."""
-    told = ", ".join(f"{name} {value:.3f}" for name, value in line.items() if name != "step")
-    return f"after step {line['step']:,.0f}: {told}"
+    """ "recall@1 0.412, recall@5 0.801, captions right 0.300"."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in line.items() if name != "step")
 
 
 def picture(history: list[Line]) -> bytes:
@@ -112,6 +113,7 @@ def picture(history: list[Line]) -> bytes:
         if values:
             losses.plot(steps, smoothed(values), label=name)
     losses.set_title("Loss of a step, running mean")
+    losses.set_yscale("log")
     judged = [line for line in history if "recall@1" in line]
     for name in ("recall@1", "recall@5", "captions right"):
         if judged and name in judged[0]:
@@ -120,6 +122,7 @@ def picture(history: list[Line]) -> bytes:
     recalls.set_ylim(0, 1)
     for axes in (losses, recalls):
         axes.set_xlabel("step")
+        charts.whole(axes, 6)
         axes.legend()
         axes.grid(True)
     return charts.png(drawn)
