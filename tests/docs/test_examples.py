@@ -12,9 +12,10 @@ RUNBOOK = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding
 
 
 def test_the_ways_to_name_photos_load_and_are_all_shown() -> None:
-    [block] = re.findall(r"^```yaml\n(sources:\n.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
-    sources = config.parse({"archive": "./a", **yaml.safe_load(block)}).sources
-    assert all(isinstance(source, FlickrSource) for source in sources)
+    blocks = re.findall(r"^```yaml\n(sources:\n.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
+    shown = [source for block in blocks for source in config.parse({"archive": "./a", **yaml.safe_load(block)}).sources]
+    sources = [source for source in shown if isinstance(source, FlickrSource)]
+    assert {source.kind for source in shown} == {"flickr", "unsplash"}
     assert len({source.name for source in sources}) == len(sources)
     for way in ("user", "url", "search", "list"):
         assert any(getattr(source, way) for source in sources), way
