@@ -135,10 +135,12 @@ def vectors(model: Model, pictures: list[bytes]) -> np.ndarray:
 def measure(model: Model, scenes: list[Scene], pictures: list[bytes]) -> dict[str, float]:
     """Do texts find what they name, among all pictures?"""
     held = vectors(model, pictures)
-    colours = (None, *COLOURS)
-    new = [(colour, KIND, place) for colour in colours for place in (None, *PLACES)]
-    old = [(colour, kind, None) for colour in COLOURS for kind in OBJECTS]
-    return {name: _found(model, held, scenes, asked) for name, asked in (("new kind", new), ("old kinds", old))}
+    kinds = {"new kind": [KIND], "old kinds": list(OBJECTS)}
+    return {name: _found(model, held, scenes, questions(some)) for name, some in kinds.items()}
+
+
+def questions(kinds: Sequence[str]) -> list[Question]:
+    return [(colour, kind, place) for kind in kinds for colour in (None, *COLOURS) for place in (None, *PLACES)]
 
 
 def _found(model: Model, held: np.ndarray, scenes: list[Scene], asked: Sequence[Question]) -> float:
