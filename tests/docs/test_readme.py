@@ -10,6 +10,7 @@ import pytest
 from docs import make_cli
 from pipeline import config
 from pipeline.demo import server
+from pipeline.training.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,7 +47,11 @@ def test_every_command_parses(arguments: list[str]) -> None:
     command.parse_args(given, rest)
     conf = given.params.get("conf") or given.params.get("archive")
     if conf and conf.endswith(".yaml"):
-        config.load(str(ROOT / conf), given.params.get("overrides") or [])
+        overrides = given.params.get("overrides") or []
+        if name == "train":
+            config.validated(TrainSettings, config.given(str(ROOT / conf), overrides), conf)
+        else:
+            config.load(str(ROOT / conf), overrides)
 
 
 def test_jobs_and_commands_of_each_kind_are_shown() -> None:
