@@ -52,15 +52,16 @@ GOALS = {"new kind": 0.8, "old kinds, change": -0.02}
 Question = tuple[str | None, str, str | None]  # colour, kind, place
 SETTINGS: dict[str, Any] = {
     "model": "local-dir:pipeline/demo/model",
-    "steps": 160,
+    "steps": 180,
     "batch": 128,
+    "texts": 256,
     "runner": "local",
-    "learning_rate": 5e-4,
+    "learning_rate": 6e-4,
     "tokens": "used",
     "disturb": True,
-    "mix": 0.8,
-    "loss": {"contrastive": "sigmoid"},
-    "validation": {"share": 0.1, "every": 80},
+    "average": 0.97,
+    "mix": 0.6,
+    "validation": {"share": 0.1, "every": 60},
 }
 
 
@@ -176,7 +177,10 @@ def main() -> None:
             with Progress(console) as progress:
                 make(archive, progress, runner="local")
         write_folder(folder / "lanterns")
-        data = [{"kind": "captioned", "path": str(folder / "lanterns")}, {"kind": "archive", "archive": archive}]
+        data = [
+            {"kind": "captioned", "path": str(folder / "lanterns")},
+            {"kind": "archive", "archive": archive, "texts": ["title"]},
+        ]
         (folder / "train.yaml").write_text(json.dumps(SETTINGS | {"out": str(folder / "out"), "data": data}))
         asked = config.validated(TrainSettings, config.given(str(folder / "train.yaml"), given.sets), "train.yaml")
         old = [photo.scene for photo in demo_stream().photos]
