@@ -25,6 +25,7 @@ from pipeline.training.state import Line, State
 from pipeline.training.steps import Labels, Piece, World
 
 Tell = Callable[[Line], None]
+LINES = 10_000  # of the history, at most, that tell of steps
 REACH = 1 / 24  # of a side: how far a disturbed picture is moved at most
 
 
@@ -136,11 +137,8 @@ def _check_unused(tables: dict[str, Tensor], vocabulary: list[int], asked: Train
             raise UserError("tokens: used goes without loss.captions, unless it is from_scratch or was trained so")
 
 
-def run(work: Work, tell: Tell, stop: Callable[[], bool] = lambda: False) -> None:
-    """Train to the end, from the last checkpoint if there is one. `tell` hears each step's line, on the first worker.
-
-    `stop`: asked before each step; a training that is told so writes a checkpoint, and goes on another time.
-    """
+def run(work: Work, tell: Tell) -> None:
+    """Train to the end, from the last checkpoint if there is one. On the first worker `tell` hears of each step."""
     asked, world = work.asked, work.world
     table = work.tables.get("text_decoder.text_projection")
     unused = 0 if table is None else table.shape[1] - len(work.vocabulary or ())
@@ -154,8 +152,6 @@ def run(work: Work, tell: Tell, stop: Callable[[], bool] = lambda: False) -> Non
         _judge(work, now, tell)
     todo = range(now.step, asked.steps)
     for step, (pieces, labels) in zip(todo, storage.ahead(lambda step: prepared(work, step), todo), strict=True):
-        if stop():
-            break
         _set_rate(now.optimizer, rate(step, asked))
         towers.set_training(module)
         line = steps.learn(spread, now.optimizer, asked, pieces, labels, world, _seed(asked, step))
@@ -163,21 +159,15 @@ def run(work: Work, tell: Tell, stop: Callable[[], bool] = lambda: False) -> Non
             raise UserError(f"the loss is no number at step {step}: lower learning_rate, or precision: fp32")
         now.step = step + 1
         _forget_slowly(work, now)
-        now.history.append({"step": now.step, "rate": rate(step, asked), **line})
+        line = {"step": now.step, "rate": rate(step, asked), **line}
+        if now.step % max(1, asked.steps // LINES) == 0 or now.step == asked.steps:
+            now.history.append(line)
         if world.rank == 0:
-            tell(now.history[-1])
+            tell(line)
         if now.step % asked.validation.every == 0 or now.step == asked.steps:
             _judge(work, now, tell)
-        if now.step % asked.save_every == 0 or now.step == asked.steps:
-            _save(work, now)
-    else:
-        return
-    _save(work, now)
-
-
-def _save(work: Work, now: State) -> None:
-    if work.world.rank == 0:
-        state.save(now, work.asked)
+        if world.rank == 0 and (now.step % asked.save_every == 0 or now.step == asked.steps):
+            state.save(now, asked)
 
 
 def rate(step: int, asked: TrainSettings) -> float:

@@ -201,5 +201,5 @@ class TrainSettings:
     """Steps from one checkpoint to the next: what a kill may cost."""
     saved_as: Literal["fp32", "fp16"] = "fp32"
     """Precision of the saved model's weights."""
-    seed: int = 0
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
     """Of random weights, of batches, and of texts."""
