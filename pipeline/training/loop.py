@@ -1,5 +1,6 @@
 """A training from its first step, or its last checkpoint, to its end: what each worker does."""
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ class Work:
     vocabulary: list[int] | None
     tables: dict[str, Tensor]  # the full ones, where those of the network are narrowed
     start: dict[str, Tensor] | None  # the weights it started from, where they are mixed in
+    before: Any  # the network it started from, where vectors are to stay near its own; or None
     examples: Joined
     training: np.ndarray  # rows, in groups
     validating: list[int]
@@ -69,6 +71,8 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
     path = None if bare else weights.checkpoint(asked.model, asked.pretrained)[0]
     pretrained = openclip.RANDOM if asked.from_scratch and towers_of_others else asked.pretrained
     net, tokenizer, config = openclip.network(asked.model, pretrained, path, seed=asked.seed)
+    if asked.loss.keep and bare:
+        raise UserError("loss.keep: weights by chance know nothing to be kept; leave it out with from_scratch")
     if asked.loss.captions and not isinstance(net, open_clip.CoCa):
         raise UserError(f"loss.captions: {asked.model} writes no captions; name a CoCa, or leave it out")
     if asked.batch % (asked.workers * asked.accumulate):
@@ -113,6 +117,7 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
         vocabulary=vocabulary,
         tables=tables,
         start=start,
+        before=copy.deepcopy(net).requires_grad_(False).eval() if asked.loss.keep else None,
         examples=examples,
         training=training,
         validating=validating,
@@ -210,9 +215,19 @@ def prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
         captions = None
         if asked.loss.captions:
             captions = work.tokenize([batch.captions[place] for place in places]).to(work.device)
-        pieces.append(Piece(pixels, work.tokenize([batch.texts[i] for i in said]).to(work.device), captions))
+        tokens = work.tokenize([batch.texts[i] for i in said]).to(work.device)
+        pieces.append(Piece(pixels, tokens, captions, _before(work, pixels, tokens)))
     told = (torch.from_numpy(array).to(work.device) for array in (batch.own, batch.true, batch.confusable))
     return pieces, Labels(*told)
+
+
+def _before(work: Work, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor] | None:
+    if work.before is None:
+        return None
+    with torch.no_grad():
+        found = work.before.encode_image(pixels), work.before.encode_text(tokens)
+        images, texts = (functional.normalize(vectors.float(), dim=-1) for vectors in found)
+    return images, texts
 
 
 def disturbed(pixels: Tensor, seeds: Sequence[tuple[int, ...]]) -> Tensor:

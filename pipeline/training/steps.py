@@ -39,11 +39,14 @@ class Piece:
         pixels: float32[b, 3, side, side], normalised
         texts: token ids [t, length], of `kept` texts and others that fill up
         captions: token ids [b, length], where captions are learnt
+        before: unit vectors of the pictures and of the texts, float32[b, dim] and [t, dim], as the model that the
+            training started from has them, where they are to stay near
     """
 
     pixels: Tensor
     texts: Tensor
     captions: Tensor | None
+    before: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def gradient(
     loss, towards_images, towards_texts, towards_own = _contrast(towers, asked, images, texts, labels, pieces, world)
     weight = asked.loss.captions * world.size / max(tokens, 1)  # workers' gradients are averaged, tokens are summed
 
-    told, row, column = 0.0, 0, 0
+    told, moved, row, column = 0.0, 0.0, 0, 0
     for i, piece in enumerate(pieces):
         last = i == len(pieces) - 1
         alone = isinstance(module, DistributedDataParallel) and not last
@@ -121,6 +124,10 @@ def gradient(
             out = first[0] if at_once else _compute(module, piece, seed, i, world)
             rows, columns = slice(row, row + len(out[0])), slice(column, column + len(out[1]))
             outputs, towards = [out[0], out[1]], [towards_images[rows], towards_texts[columns]]
+            if piece.before:
+                for side, (vectors, count) in enumerate(zip(piece.before, labels.true.shape, strict=True)):
+                    towards[side] = towards[side] - asked.loss.keep * world.size / count * vectors
+                    moved += float((1 - (out[side].detach() * vectors).sum(dim=1)).sum()) / count
             if piece.captions is not None:
                 outputs.append(out[2])
                 towards.append(out[2].new_tensor(weight))
@@ -133,7 +140,10 @@ def gradient(
     said = {"contrastive": float(loss)}
     if asked.loss.captions:
         said["captions"] = _summed(told, world) / max(tokens, 1)
-    return said | {"loss": said["contrastive"] + asked.loss.captions * said.get("captions", 0.0)}
+    if asked.loss.keep:
+        said["moved"] = _summed(moved, world)
+    weights = {"captions": asked.loss.captions, "moved": asked.loss.keep}
+    return said | {"loss": said["contrastive"] + sum(weights[name] * said.get(name, 0.0) for name in weights)}
 
 
 def _contrast(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.demo.scenes import Scene, Thing
@@ -113,6 +114,21 @@ def test_a_start_of_which_much_is_kept(tmp_path: Path, undisturbed: Path) -> Non
     )
 
 
+def test_vectors_stay_near_those_of_the_start(tmp_path: Path, undisturbed: Path) -> None:
+    ends = {}
+    for keep in (0.0, 50.0):
+        out = tmp_path / str(keep)
+        loss = {"contrastive": "infonce", "keep": keep}
+        launch.here(tiny.settings(out, undisturbed / "model", from_scratch=False, steps=10, loss=loss), lambda _: None)
+        models = [openclip.load(f"local-dir:{at / 'model'}", None, precision="fp32") for at in (undisturbed, out)]
+        pixels = np.random.default_rng(0).standard_normal((8, 3, 32, 32), np.float32)
+        one, other = (model.embed_images(pixels) for model in models)
+        ends[keep] = float((one * other).sum(axis=1).mean())
+    moved = [line["moved"] for line in history(tmp_path / "50.0") if "moved" in line]
+    assert moved[0] == pytest.approx(0, abs=1e-5) and all(0 <= value < 0.05 for value in moved)
+    assert ends[50.0] > ends[0.0]
+
+
 def refused(out: Path, model: Path, **others: Any) -> str:
     with pytest.raises(UserError) as told:
         train(out, model, others)
@@ -123,6 +139,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(tmp_path: Path, model: Path)
     clip = tiny.folder(tmp_path / "clip", tiny.CLIP)
     assert "writes no captions" in refused(tmp_path, clip)
     assert "without a rest" in refused(tmp_path, model, accumulate=5)
+    assert "know nothing to be kept" in refused(tmp_path, clip, loss={"keep": 1.0})
     assert "nothing is left to train" in refused(tmp_path, clip, loss={}, unlocked={"image": "none", "text": "none"})
     assert "9 blocks of a tower that has 2" in refused(tmp_path, clip, loss={}, unlocked={"image": 9})
     assert "no weights in this folder" in refused(tmp_path, model, from_scratch=False)

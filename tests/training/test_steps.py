@@ -1,5 +1,7 @@
 """A step's gradient is that of the whole batch, in however many pieces and by however many workers it is computed."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,31 @@ KINDS: list[dict[str, Any]] = [
     {"contrastive": "infonce"},
     {"contrastive": "sigmoid", "captions": 2.0, "confusable": 4.0},
     {"contrastive": "soft"},
+    {"contrastive": "infonce", "keep": 2.0},
 ]
 
 
 def gradients(asked: TrainSettings, world: World) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The losses of the first step, and its gradients by name."""
-    work = loop.prepare(asked, world, "cpu")
+    work = prepared(asked, world)
     towers = Towers(work.net, asked, 49408 - len(work.vocabulary or ()), work.precision)
     set_training(towers)
     pieces, labels = loop.prepared(work, 0)
     said = steps.gradient(steps.over_workers(towers, world), asked, pieces, labels, world, 0)
     return said, {name: p.grad for name, p in towers.named_parameters() if p.grad is not None}
+
+
+def prepared(asked: TrainSettings, world: World) -> loop.Work:
+    """Where vectors are to be kept, those of other weights: at the very start they are where they shall stay."""
+    if not asked.loss.keep:
+        return loop.prepare(asked, world, "cpu")
+    free = loop.prepare(replace(asked, loss=replace(asked.loss, keep=0.0)), world, "cpu")
+    dice = torch.Generator().manual_seed(7)
+    before = copy.deepcopy(free.net).eval()
+    with torch.no_grad():
+        for parameter in before.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=dice))
+    return replace(free, asked=asked, before=before)
 
 
 def work(folder: str, rank: int, size: int, asked: list[TrainSettings]) -> None:
@@ -71,18 +87,28 @@ def test_workers_have_the_gradient_of_one_process(tmp_path: Path, model: Path) -
         assert_equal(whole[1], pieces[1])
 
 
-def test_the_gradient_is_that_of_the_loss_as_it_is_written(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]])
+def test_the_gradient_is_that_of_the_loss_as_it_is_written(tmp_path: Path, model: Path, kind: dict[str, Any]) -> None:
     """By autograd, in one go, from vectors to loss."""
-    asked = tiny.settings(tmp_path, model, loss=KINDS[0])
+    asked = tiny.settings(tmp_path, model, loss=kind)
     said, found = gradients(asked, World())
-    work = loop.prepare(asked, World(), "cpu")
+    work = prepared(asked, World())
     work.net.train()
     [piece], labels = loop.prepared(work, 0)
     images = functional.normalize(work.net.encode_image(piece.pixels), dim=-1)
     texts = functional.normalize(work.net.encode_text(piece.texts), dim=-1)
-    loss = losses.infonce(work.net.logit_scale.exp() * images @ texts.T, labels.true)
+    contrast = losses.infonce(work.net.logit_scale.exp() * images @ texts.T, labels.true)
+    assert said["contrastive"] == pytest.approx(contrast.item(), rel=1e-5)
+    loss = contrast
+    if piece.before:
+        far = [
+            1 - functional.cosine_similarity(*pair).mean() for pair in zip([images, texts], piece.before, strict=True)
+        ]
+        moved = torch.stack(far).sum()
+        assert said["moved"] == pytest.approx(moved.item(), rel=1e-4) and moved.item() > 0.01
+        loss = contrast + asked.loss.keep * moved
     loss.backward()
-    assert said["contrastive"] == pytest.approx(loss.item(), rel=1e-5)
+    assert said["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert_equal(found, {f"net.{name}": p.grad for name, p in work.net.named_parameters() if p.grad is not None})
 
 
