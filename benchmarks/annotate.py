@@ -35,7 +35,8 @@ from pipeline.archive import Archive
 from pipeline.config import Settings
 from pipeline.models.coca import Captioner
 from pipeline.progress import Progress
-from pipeline.stages import annotate, feed
+from pipeline.stages import annotate
+from pipeline.stages.pictures import prepare
 
 PARTS = ("coca", "embedding", "ray", "clip-retrieval")
 EMBEDDER = "ViT-B-32" if DEVICE == "cpu" else "ViT-L-14"
@@ -129,7 +130,7 @@ def coca(given: Any) -> dict[str, Figure]:
     annotator = bench.loaded()
     model = annotator.outputs[0].model
     captioner = Captioner(model)
-    pixels = np.stack([feed.prepare(data, [model])[0][0] for data in bench.files()])
+    pixels = np.stack([prepare(data, [model])[0][0] for data in bench.files()])
 
     def in_memory() -> None:
         for first in range(0, len(pixels), model.batch):
@@ -156,14 +157,14 @@ def embedding(given: Any) -> dict[str, Figure]:
     annotator = bench.loaded()
     model = annotator.outputs[0].model
     files = bench.files()
-    pixels = np.stack([feed.prepare(data, [model])[0][0] for data in files])
+    pixels = np.stack([prepare(data, [model])[0][0] for data in files])
 
     def in_memory() -> None:
         for first in range(0, len(pixels), model.batch):
             model.encode(model.stage(pixels[first : first + model.batch]))
 
     def decoding() -> float:
-        return sum(feed.prepare(data, [model])[1] for data in files) / imaging.cpus()
+        return sum(prepare(data, [model])[1] for data in files) / imaging.cpus()
 
     say(f"{EMBEDDER}, {model.precision}, embedding of {bench.n} JPEGs, batch {model.batch}")
     sides = {"in memory": partial(timed, in_memory), "decoding": decoding, "annotate": partial(bench.fresh, annotator)}

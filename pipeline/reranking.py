@@ -10,8 +10,8 @@ import typer
 
 from pipeline import builds, rerank
 from pipeline.asking import model_of
+from pipeline.checker import Checker
 from pipeline.console import Json, archive_url, file_option, out, write
-from pipeline.imaging import Checker
 from pipeline.models.settings import check_embedding, named
 from pipeline.photo import UserError
 from pipeline.rerank import printed, sheet

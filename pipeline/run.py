@@ -131,11 +131,11 @@ def run(
         card, built = todo(work.run, _indexer(settings, progress, update, in_threads))
         return Summary(progress, card, built)
     progress.say("starting Ray" if "RAY_ADDRESS" not in os.environ else "connecting to Ray")
-    from pipeline import cluster
+    from pipeline import cluster, nodes
 
     with cluster.connection():
-        cluster.enough(asked=bool(settings.run.fetchers or settings.run.gpus))
-        cluster.seen_from_every_node(settings.archive)
+        nodes.enough(asked=bool(settings.run.fetchers or settings.run.gpus))
+        nodes.seen_from_every_node(settings.archive)
         secrets = {name: os.environ[name] for name in SECRETS if name in os.environ}
         runner = partial(cluster.run, secrets=secrets, fetchers=fetchers(settings), gpus=settings.run.gpus)
         todo = partial(_run, settings, progress, steps, retry_failed, refresh, found)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline import imaging
-from pipeline.imaging import BadImage, Checked, Checker, check, decode, looks_like_image, thumbnail
+from pipeline.checker import PIPE, Checker
+from pipeline.imaging import BadImage, Checked, check, decode, looks_like_image, thumbnail
 from pipeline.photo import REASONS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -418,7 +418,7 @@ def children() -> list[int]:
             command = (status.parent / "cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
-        if int(words[1]) == os.getpid() and b"pipeline.imaging" in command and words[0] != "Z":
+        if int(words[1]) == os.getpid() and b"pipeline.checker" in command and words[0] != "Z":
             found.append(int(status.parent.name))
     return sorted(found)
 
@@ -438,7 +438,7 @@ def soon(checker: Checker, data: bytes) -> Checked:
 
 def test_a_loop_is_told_what_a_thread_is_told() -> None:
     small, large = encoded(TWIN, "PNG"), encoded(Image.effect_noise((1500, 1000), 80), "PNG")
-    assert len(large) > imaging.PIPE
+    assert len(large) > PIPE
     with Checker(1) as checker:
         for data in (small, large, small):
             assert soon(checker, data) == check(data, max_pixels=MOST, derivative=False)
@@ -478,7 +478,7 @@ def test_a_child_that_a_loop_finds_dead_costs_no_photo() -> None:
 
 def test_a_file_that_takes_a_loop_too_long_is_tried_once() -> None:
     slow = encoded(Image.new("L", (12_000, 12_000)), "PNG", compress_level=9)
-    assert len(slow) < imaging.PIPE
+    assert len(slow) < PIPE
     with Checker(1) as checker:
         soon(checker, encoded(TWIN, "PNG"))
         checker.deadline = 0.02

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline import rerank
+from pipeline.checker import Checker
 from pipeline.cli import main
 from pipeline.demo import scenes
 from pipeline.demo.scenes import Scene, Thing
-from pipeline.imaging import Checker
 from pipeline.models import openclip
 from pipeline.rerank import pictures
 from pipeline.sources.unsplash import UnsplashSource

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import cluster, work
+from pipeline import cluster, nodes, work
 from pipeline.archive import Archive
 from pipeline.photo import UserError
 from pipeline.work import Desk, Failure
@@ -186,17 +186,17 @@ def test_an_actor_killed_from_outside(archive: Archive, tmp_path: Path) -> None:
 
 
 def test_a_cluster_without_room_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "NodeID": "x", "Resources": {"CPU": 0.5}}])
+    monkeypatch.setattr(nodes.ray, "nodes", lambda: [{"Alive": True, "NodeID": "x", "Resources": {"CPU": 0.5}}])
     with pytest.raises(UserError, match="need at least 1"):
-        cluster.enough(asked=False)
-    cluster.enough(asked=True)
+        nodes.enough(asked=False)
+    nodes.enough(asked=True)
 
 
 @pytest.mark.usefixtures("ray_here")
 def test_a_run_that_finds_no_place_ends(monkeypatch: pytest.MonkeyPatch, archive: Archive, tmp_path: Path) -> None:
     """What can be done is done; then it says that it waits, and gives up."""
-    monkeypatch.setattr(cluster, "WARN_S", 0.1)
-    monkeypatch.setattr(cluster, "PLACE_S", 2)
+    monkeypatch.setattr(nodes, "WARN_S", 0.1)
+    monkeypatch.setattr(nodes, "PLACE_S", 2)
     desk = Desk(archive, [], 10, None)
     with pytest.raises(UserError, match=r"no place for this run's work for .*`ray status` shows"):
         cluster.run(archive, desk, runners.stages(archive, tmp_path), lambda stage, what: None, listing=False, gpus=1)
@@ -205,5 +205,5 @@ def test_a_run_that_finds_no_place_ends(monkeypatch: pytest.MonkeyPatch, archive
 
 @pytest.mark.usefixtures("ray_here")
 def test_probing_nodes_leaves_nothing(tmp_path: Path) -> None:
-    cluster.seen_from_every_node(str(tmp_path / "new"))
+    nodes.seen_from_every_node(str(tmp_path / "new"))
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.builds import Build, reading
+from pipeline.builds import Build
 from pipeline.evaluation.recall import INTERVAL, TEST, Ranks, Shown, both_ways, difference, figures
 from pipeline.evaluation.texts import Kind, Texts, gather
+from pipeline.facts import reading
 from pipeline.models.settings import named
 from pipeline.photo import UserError
 from pipeline.search import Embedder

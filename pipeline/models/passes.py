@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Passes:
+class Passes(ABC):
     """A network that takes pictures. Safe to call from several threads: one forward pass runs at a time.
 
     Attributes:
@@ -38,9 +39,9 @@ class Passes:
         batch = torch.from_numpy(pixels)
         return batch.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else batch
 
+    @abstractmethod
     def encode(self, pixels: np.ndarray | torch.Tensor) -> Any:
         """One pass over uint8[n, side, side, 3], n ≥ 1."""
-        raise NotImplementedError
 
     def find_batch(self, least: int = 32, most: int = 1024) -> None:
         """Sets `batch` by trial: doubled while memory lasts and that encodes 5 % more pictures a second."""

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline import builds, imaging, storage
 from pipeline.archive import Archive
 from pipeline.builds import Build
+from pipeline.facts import reading
 from pipeline.indexes import FLAT, recall
 from pipeline.stages import index, measure
 
@@ -41,7 +42,7 @@ def measured(build: Build) -> dict[str, Any] | None:
     where = builds.folder(build.archive, card["of"], card["base"] or card["build"])
     if not storage.exists(storage.join(where, builds.TRUTH)):
         return None
-    with builds.reading(where):
+    with reading(where):
         known = recall.read(storage.brought(storage.join(where, builds.TRUTH), build.folders[0]))
     known = recall.without(known, build.masked)
     embeddings = build.archive.table(f"embeddings/{card['of']}")

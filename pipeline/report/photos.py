@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas, storage
-from pipeline.archive import Archive, Change, overlaid, rows_in
+from pipeline.archive import Archive, rows_in
 from pipeline.builds import Build
+from pipeline.changes import Change, overlaid
 from pipeline.photo import Hit, UserError
 from pipeline.search import FACTS
 from pipeline.sources.licences import is_restricted

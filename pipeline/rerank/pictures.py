@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.checker import Checker
 from pipeline.gate import Gate
-from pipeline.imaging import BadImage, Checker
+from pipeline.imaging import BadImage
 from pipeline.sources.unsplash import Offer
 from pipeline.stages.download import Downloader, DownloadError, Missing, Tally
 from pipeline.stages.fetch import choose_size

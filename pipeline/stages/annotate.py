@@ -20,9 +20,10 @@ from pipeline.models.labels import Labeller
 from pipeline.models.owl import Owl
 from pipeline.models.settings import CaptionSettings, LabelSettings, ObjectSettings, TableSettings
 from pipeline.pulse import Hear, Pulse
-from pipeline.stages.feed import Feed, Part
+from pipeline.stages.feed import Feed
 from pipeline.stages.fetch import Shared
 from pipeline.stages.outputs import Key, Network, Output, table
+from pipeline.stages.pictures import Part
 
 COLUMNS = ["row_id", "photo_id", "outcome", "image"]
 DECODING = "upright sRGB, reduced towards the model's side"  # part of a table's identity

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import schemas, storage
-from pipeline.archive import Archive, Change, Table, rows_in
-from pipeline.builds import SOUGHT
+from pipeline.archive import Archive, Table, rows_in
+from pipeline.changes import Change
+from pipeline.facts import SOUGHT
 from pipeline.indexes import exact
 
 GROUP_ROWS = 20_000  # of photos.parquet: at a million rows, groups of a thousand make a footer of megabytes

@@ -9,106 +9,25 @@ import atexit
 import math
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from pipeline import imaging
 from pipeline.models.coca import Caption
 from pipeline.models.detection import Detector
 from pipeline.models.openclip import Model
 from pipeline.models.owl import Owl
 from pipeline.pulse import EVERY_S
-from pipeline.stages.outputs import NO_PICTURE, NOT_FINITE, UNDECODABLE, Network, Output, Value
+from pipeline.stages.outputs import NO_PICTURE, NOT_FINITE, UNDECODABLE, Output, Value
+from pipeline.stages.pictures import Batch, Decoding, Part, Picture, Pixels, prepare
 
 AHEAD = 4  # batches of pictures decoded, or being decoded, that the device has not taken
 AHEAD_BYTES = 512 << 20  # of files among them
-NO_LIMIT = imaging.PILLOW_CEILING  # fetch has decoded these bytes in full and found them fit
-
-
-@dataclass(eq=False)
-class Part:
-    """A part in the works.
-
-    Attributes:
-        outputs: what its pictures are wanted for
-        rows: it has in all
-        coming: rows not yet taken in
-        missing: values not yet made, one a row and output
-        values: table → row id → what was made of it
-        seconds: by phase; what it shares with other parts, in proportion to its pictures
-        error: what made it fail
-        trace: the traceback of that, before other parts raise the same
-    """
-
-    outputs: tuple[Output, ...]
-    rows: int
-    tell: Callable[[int, float], None] | None = None  # how many rows are done, and seconds the device has computed
-    coming: int = 0
-    missing: int = 0
-    values: dict[str, dict[int, Value]] = field(default_factory=dict)
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    error: BaseException | None = None
-    trace: TracebackType | None = None
-
-    def __post_init__(self) -> None:
-        self.coming, self.missing = self.rows, self.rows * len(self.outputs)
-        self.values = {output.table: {} for output in self.outputs}
-
-    def check(self) -> None:
-        """Raises what has made it fail."""
-        if self.error:
-            raise self.error.with_traceback(self.trace)
-
-    @property
-    def models(self) -> list[Network]:
-        return list({id(output.model): output.model for output in self.outputs}.values())
-
-    @property
-    def batch(self) -> int:
-        return min(model.batch for model in self.models)
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A row that has a picture."""
-
-    part: Part
-    row_id: int
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """A decoded picture: uint8[side, side, 3] for each of its part's models, and the width and height they are of."""
-
-    of_models: list[np.ndarray]
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Decoding:
-    """A picture on its way to pixels; `size`: bytes of its file."""
-
-    picture: Picture
-    size: int
-    pixels: Future[tuple[Pixels | None, float]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pictures wanted for the same outputs, their widths and heights, int[n, 2], and for each of the outputs' models
-    the pixels on its device."""
-
-    pictures: list[Picture]
-    sizes: np.ndarray
-    pixels: list[tuple[Network, Any]]
 
 
 class Feed:
@@ -405,13 +324,3 @@ class Feed:
         self.busy_s += seconds if phase != "waiting" else 0.0
         for part, pictures in Counter(parts).items():
             part.seconds[phase] += seconds * pictures / len(parts)
-
-
-def prepare(data: bytes, models: Sequence[Network]) -> tuple[Pixels | None, float]:
-    """Decode a picture and preprocess it for each model, None if it cannot be decoded; CPU seconds that took."""
-    started = time.thread_time()
-    pixels = None
-    with suppress(imaging.BadImage):  # another machine's decoder had no objection
-        image = imaging.decode(data, max_pixels=NO_LIMIT, side=max(model.side for model in models))
-        pixels = Pixels([model.preprocess(image) for model in models], image.size)
-    return pixels, time.thread_time() - started

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from pipeline import schemas, storage
 from pipeline.archive import Archive
+from pipeline.checker import Checker
 from pipeline.gate import Pacer
-from pipeline.imaging import BadImage, Checked, Checker
+from pipeline.imaging import BadImage, Checked
 from pipeline.photo import OUTCOMES, REASONS, Size
 from pipeline.pulse import Beat, Pulse
 from pipeline.sources import Source, parquet

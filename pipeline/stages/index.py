@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pydantic
 
-from pipeline import builds, indexes, rollup, storage, words
+from pipeline import builds, facts, indexes, rollup, storage, words
 from pipeline.archive import Archive, versions
 from pipeline.indexes import kinds, recall
 from pipeline.indexes.kinds import Choice
@@ -289,7 +289,7 @@ def _base(archive: Archive, card: dict[str, Any], made_of: Mapping[str, Any]) ->
 def _keys(archive: Archive, card: Mapping[str, Any]) -> pa.Table:
     """row_id and photo_id of the rows of a build of its own."""
     here = builds.folder(archive, card["of"], card["build"])
-    with builds.reading(here), storage.open_file(storage.join(here, "photos.parquet")) as file:
+    with facts.reading(here), storage.open_file(storage.join(here, "photos.parquet")) as file:
         return pq.read_table(file, columns=["row_id", "photo_id"])
 
 
@@ -307,7 +307,7 @@ def _grow(
     clock.lap("live")
     here = builds.folder(archive, of, base["build"])
     below = builds.local(here, base)
-    with builds.reading(below):
+    with facts.reading(below):
         under = Segment(indexes.open_index(below, base["kind"], base["effort"]), rows.masked)
         truth = recall.some(recall.read(storage.brought(storage.join(here, builds.TRUTH), below)), ASKED_AGAIN)
     choice = Choice(base["kind"], "", 0, 0, math.nan)

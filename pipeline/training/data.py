@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import builds, config, console, imaging, schemas, storage, words
+from pipeline import config, console, facts, imaging, schemas, storage, words
 from pipeline.archive import Archive, Table, rows_in
 from pipeline.evaluation import labelled
 from pipeline.evaluation import texts as written
@@ -204,8 +204,8 @@ def _rows(archive: Archive, settings: ArchiveData) -> Iterator[dict[str, Any]]:
     said = {"captions": settings.captions} if settings.captions else {}
     with tempfile.TemporaryDirectory(prefix="tintype-") as folder:
         contents.write_photos(archive, live, said, Path(folder) / "photos.parquet")
-        with contextlib.closing(builds.database([Path(folder)], np.empty(0, np.int64))) as database:
-            kept = None if settings.where is None else set(builds.matching(database, [settings.where]).tolist())
+        with contextlib.closing(facts.database([Path(folder)], np.empty(0, np.int64))) as database:
+            kept = None if settings.where is None else set(facts.matching(database, [settings.where]).tolist())
             if kept is not None and not kept:
                 raise UserError(f"where: {settings.where!r} keeps no photo of {archive.url}")
             cursor = database.execute(f"SELECT {', '.join(COLUMNS)} FROM photos ORDER BY row_id")
@@ -270,8 +270,8 @@ def _captioned(settings: CaptionedData) -> Found:
     walk = Walk(source.root)
     found = Found(settings.path, ("captioned", source.root), "", [], [], [], [])
     held, paths = list[Held](), []
-    for path, facts in walk.pictures():
-        texts = tuple(dict.fromkeys(spelled(text) for text in facts.captions if text.strip()))
+    for path, told in walk.pictures():
+        texts = tuple(dict.fromkeys(spelled(text) for text in told.captions if text.strip()))
         if not texts:
             found.left_out["no text"] += 1
             continue

@@ -67,10 +67,10 @@ def on_ray(asked: TrainSettings, tell: Tell) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from pipeline import cluster
+    from pipeline import nodes
 
-    cluster.seen_from_every_node(asked.out)
-    gpu, threads = cluster.shared_by(asked.workers, asked.device)
+    nodes.seen_from_every_node(asked.out)
+    gpu, threads = nodes.shared_by(asked.workers, asked.device)
     ears: Any = ray.remote(Ears).options(num_cpus=0).remote()
     problems: list[str] = []
 

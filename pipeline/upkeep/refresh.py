@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas
-from pipeline.archive import Archive, gone, overlaid
+from pipeline.archive import Archive
+from pipeline.changes import gone, overlaid
 from pipeline.photo import Photo
 from pipeline.sources import Listing, Source
 from pipeline.stages.list import WHOLE, Known, photo_rows, record, standing

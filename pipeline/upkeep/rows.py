@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas
-from pipeline.imaging import BadImage, Checker
+from pipeline.checker import Checker
+from pipeline.imaging import BadImage
 from pipeline.photo import OUTCOMES, REASONS
 
 Fault = tuple[str, str]  # what is wrong, in words; photo id

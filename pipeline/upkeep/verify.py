@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from pipeline import phash, schemas
 from pipeline.archive import Archive
-from pipeline.imaging import Checker, cpus
+from pipeline.checker import Checker
+from pipeline.imaging import cpus
 from pipeline.stages.hash import TABLE as HASHES
 from pipeline.upkeep import builds, rows
 from pipeline.upkeep.inspection import Inspection, Part, Report, count, maker, part_name, read_part

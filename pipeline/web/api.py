@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from pipeline import rerank
-from pipeline.builds import Damaged
+from pipeline.facts import Damaged
 from pipeline.web import dropped
 from pipeline.web.params import DATE, LONGEST, MOST_HITS, MOST_SCALE, Params
 from pipeline.web.reranker import RESULTS, Question, Reranker

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from pipeline import __version__
-from pipeline.builds import Damaged
+from pipeline.facts import Damaged
 from pipeline.imaging import BadImage
 from pipeline.photo import UserError
 from pipeline.web import api, pages

@@ -24,7 +24,7 @@ from queue import Empty, LifoQueue
 import duckdb
 import numpy as np
 
-from pipeline import builds, imaging
+from pipeline import builds, checker, facts
 from pipeline.photo import UserError
 from pipeline.web.turns import Busy
 
@@ -58,7 +58,7 @@ class Filters:
         self._lock = threading.Lock()
 
     def matching(self, build: builds.Build, wheres: Sequence[str]) -> np.ndarray:
-        """As `builds.matching`. Raises UserError also for what takes too long; Busy where too many wait; Damaged."""
+        """As `facts.matching`. Raises UserError also for what takes too long; Busy where too many wait; Damaged."""
         key = (build.folders, tuple(wheres))
         with self._lock:
             if key in self._known:
@@ -96,7 +96,7 @@ class Filters:
         finally:
             self._idle.put(child)
         if answer[:1] == b"?":
-            raise builds.damaged(build.folders[-1])
+            raise facts.damaged(build.folders[-1])
         if answer[:1] == b"!":
             raise UserError(answer[1:].decode())
         return np.frombuffer(answer[1:], np.int64)
@@ -117,13 +117,13 @@ class _Child:
             [sys.executable, "-m", "pipeline.web.filters", *map(str, folders)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=imaging.environment(),
+            env=checker.environment(),
             process_group=0,  # Ctrl-C is for the server, which ends it
         )
         assert self._process.stdin and self._process.stdout
         if self._process.stdout.read(1) != b"+":
             self.end()
-            raise builds.damaged(folders[-1])
+            raise facts.damaged(folders[-1])
 
     def ask(self, wheres: Sequence[str], deadline: float) -> bytes | None:
         """Its answer; None where it died, or did not answer in time."""
@@ -162,11 +162,11 @@ def _serve(folders: tuple[Path, ...]) -> None:
     """The child: answers until its input ends."""
     os.chdir("/")  # what an error quotes tells nothing of where this is
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    with builds.reading(folders[-1]):
+    with facts.reading(folders[-1]):
         masked = np.load(folders[-1] / "masked.npy") if len(folders) > 1 else np.empty(0, np.int64)
     limits = {"memory_limit": f"{MEMORY}B", "temp_directory": "", "threads": "1"}  # nothing is written to disk
-    database = builds.database(folders, masked, **limits)
-    builds.matching(database, ["true"])
+    database = facts.database(folders, masked, **limits)
+    facts.matching(database, ["true"])
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = _address_space() + 2 * MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
@@ -178,8 +178,8 @@ def _serve(folders: tuple[Path, ...]) -> None:
         try:
             for where in asked["wheres"]:
                 _check(database, where)
-            answer = b"=" + builds.matching(database, asked["wheres"]).tobytes()
-        except builds.Damaged:
+            answer = b"=" + facts.matching(database, asked["wheres"]).tobytes()
+        except facts.Damaged:
             answer = b"?"
         except UserError as error:
             answer = b"!" + str(error).encode()
@@ -204,5 +204,5 @@ def _address_space() -> int:
 
 if __name__ == "__main__":
     # A damaged build is its parent's to tell of; a parent that was killed takes no answer.
-    with suppress(builds.Damaged, BrokenPipeError):
+    with suppress(facts.Damaged, BrokenPipeError):
         _serve(tuple(Path(folder).absolute() for folder in sys.argv[1:]))

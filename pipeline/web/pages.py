@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from pipeline import boxes, page
-from pipeline.builds import Damaged
+from pipeline.facts import Damaged
 from pipeline.imaging import BadImage
 from pipeline.photo import UserError
 from pipeline.search import Answer, hits

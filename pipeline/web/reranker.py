@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pipeline import imaging, rerank
+from pipeline.checker import Checker
 from pipeline.contact_sheet import UNSTATED, data_uri
 from pipeline.page import host
 from pipeline.photo import UserError
@@ -70,9 +71,9 @@ class Reranker:
         self._model = model
         self._work = work
         # Each search has one to itself: two event loops that wait for the children of one would wait for each other.
-        self._checkers: Queue[imaging.Checker] = Queue()
+        self._checkers: Queue[Checker] = Queue()
         for _ in range(AT_ONCE):
-            self._checkers.put(imaging.Checker(children=1))
+            self._checkers.put(Checker(children=1))
         self._pools: OrderedDict[tuple[str, str], tuple[float, Pool]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -98,7 +99,7 @@ class Reranker:
         ranked: Reranked = self._work(partial(rerank.order, pool, asked.text, model))
         return ranked
 
-    def _ask(self, q: str, model: Embedder, checker: imaging.Checker) -> Pool:
+    def _ask(self, q: str, model: Embedder, checker: Checker) -> Pool:
         side = model.side
         try:
             found = UnsplashSource(q, limit=RESULTS, api_url=self._api_url).offers()

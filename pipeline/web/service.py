@@ -19,25 +19,21 @@ import numpy as np
 
 from pipeline import builds, imaging, search, storage
 from pipeline.archive import Archive
-from pipeline.builds import Build, News
-from pipeline.duplicates import report
+from pipeline.builds import Build
+from pipeline.checker import Checker
+from pipeline.facts import Damaged
 from pipeline.photo import Hit, UserError
 from pipeline.search import Answer, Query, Space
 from pipeline.upkeep import rights
 from pipeline.web import dropped
 from pipeline.web.filters import Filters
+from pipeline.web.opened import Opened, check_object
 from pipeline.web.params import Params
 from pipeline.web.reranker import Reranker
 from pipeline.web.towers import Towers, Unready
 from pipeline.web.turns import Turns
 
 SIZES = (240, 480, 960)  # pixels, long edge of thumbnails
-# Of each object, in how many photos it is.
-OBJECTS = """
-SELECT name, count(*) FROM (SELECT unnest(list_distinct([object.label FOR object IN objects])) AS name FROM photos)
-GROUP BY 1
-"""
-TAGS = 200  # the most frequent, of which the page is told
 PHOTO_ID = re.compile(r"[a-z][a-z0-9_-]*:\S+")  # what stands in a search's terms and looks like one is no word
 Task = Callable[[], Any]  # of the model's thread
 NO_ROWS = rights.Rights(None, None, None, None)  # type: ignore[arg-type]
@@ -87,75 +83,9 @@ class _Asked:
     """A search, as it waits for the model, and the builds that it began with: those in use may be newer by then."""
 
     query: Query
-    opened: tuple["_Opened", ...]
+    opened: tuple[Opened, ...]
     collapse: bool
     kept: Mapping[tuple[str, str], np.ndarray]  # row ids, by embeddings and `where`
-
-
-class _Opened:
-    """One build in use, its model, and what is worked out once for it."""
-
-    def __init__(self, build: Build, news_s: float, towers: Towers | None = None) -> None:
-        self.build = build
-        self.towers = towers or Towers(build)
-        self.look_for_copies()
-        self._news_s = news_s
-        self._news: tuple[Any, News] | None = None
-        self._looked = 0.0
-        self._looking = threading.Lock()
-
-    def news(self) -> News:
-        """As `Build.news`, as it stood `news_s` ago or later, read anew only where parts have come."""
-        is_old = self._news is None or time.monotonic() - self._looked >= self._news_s
-        # Stores take their time to list: one looks, and the others go on with what is known.
-        if is_old and self._looking.acquire(blocking=self._news is None):
-            try:
-                self._look()
-            finally:
-                self._looking.release()
-        assert self._news is not None
-        return self._news[1]
-
-    def _look(self) -> None:
-        if self._news is not None and time.monotonic() - self._looked < self._news_s:
-            return  # another did while this one waited
-        looked, url = time.monotonic(), self.build.archive.url
-        seen = tuple(tuple(storage.names(storage.join(url, name))) for name in ("changes", "forgotten"))
-        if self._news is None or self._news[0] != seen:  # a part never changes
-            self._news = (seen, self.build.news())
-        self._looked = looked
-
-    def look_for_copies(self) -> None:
-        """Set `copies_known`: whether somebody looked for duplicates."""
-        self.copies_known = storage.exists(report.url(self.build.archive, self.build.card["of"]))
-
-    @functools.cached_property
-    def facets(self) -> dict[str, Any]:
-        with builds.reading(self.build.folders[-1]):
-            ask = self.build.database.cursor().execute
-            licences = ask(
-                "SELECT license_url, license_name, count(*) AS n FROM photos GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
-            ).fetchall()
-            tags = ask(
-                "SELECT tag, count(*) AS n FROM (SELECT unnest(tags) AS tag FROM photos) GROUP BY 1 ORDER BY n DESC, 1 "
-                f"LIMIT {TAGS}"
-            ).fetchall()
-            [years] = ask(
-                "SELECT min(left(date_taken, 4)), max(left(date_taken, 4)) FROM photos WHERE date_taken IS NOT NULL"
-            ).fetchall()
-            in_photos = dict(ask(OBJECTS).fetchall())
-        objects = [(name, in_photos.get(name, 0)) for name in builds.sought(self.build.folders[-1])]
-        return {"licenses": licences, "tags": tags, "years": years, "objects": objects}
-
-    @functools.cached_property
-    def columns(self) -> list[tuple[str, str]]:
-        with builds.reading(self.build.folders[-1]):
-            view = self.build.database.cursor().view("photos")
-            return list(zip(view.columns, map(str, view.types), strict=True))
-
-    @functools.cached_property
-    def copies(self) -> Mapping[int, int]:
-        return report.groups(self.build)[0]
 
 
 class Lately:
@@ -192,7 +122,7 @@ class Service:
         names = tuple(dict.fromkeys(of)) or tuple(storage.names(storage.join(url, "index")))
         opened = [builds.open_build(url, name) for name in names] or [builds.open_build(url)]
         self.name = named(url)
-        self._opened = {build.card["of"]: _Opened(build, self.limits.news_s) for build in opened}
+        self._opened = {build.card["of"]: Opened(build, self.limits.news_s) for build in opened}
         for one in self._opened.values():
             assert one.build.segments  # a damaged index is to be said now
         self._looked = time.monotonic()
@@ -201,7 +131,7 @@ class Service:
         self._thumbnails = Lately(self.limits.cache_bytes)
         self._pictures = Lately(self.limits.cache_bytes)
         self._filters = Filters(self.limits.filter_s, self.limits.filters)
-        self._checker = imaging.Checker(children=1, deadline=self.limits.decode_s)
+        self._checker = Checker(children=1, deadline=self.limits.decode_s)
         self._turns: Turns[_Asked | Task, Any] = Turns(self._work, self.limits.waiting, self.limits.patience_s)
         self.reranker = Reranker(unsplash, self._model, self._turns.ask) if unsplash else None
 
@@ -242,7 +172,7 @@ class Service:
         """The hits of a search. Raises UserError; Unready; turns.Busy and turns.Late where too many search."""
         try:
             return self._search(params)
-        except builds.Damaged as error:
+        except Damaged as error:
             raise Unready(str(error)) from error
         except UserError as error:
             raise UserError(str(error).replace(self.archive.url, self.name)) from error
@@ -253,7 +183,7 @@ class Service:
         query = params.query()
         opened = tuple(self._chosen(params.of))
         if params.has is not None:
-            _check_object(params.has, opened)
+            check_object(params.has, opened)
         for name in ("plus", "minus"):
             self._check_term(name, getattr(params, name), opened)
         kept = {}
@@ -266,7 +196,7 @@ class Service:
         took = 1000 * (time.perf_counter() - started)
         return Found(answer, tuple(one.build for one in opened), took, search.ranking_name(opened[0].build))
 
-    def _chosen(self, of: str | None) -> list[_Opened]:
+    def _chosen(self, of: str | None) -> list[Opened]:
         names = list(dict.fromkeys(name.strip() for name in of.split(","))) if of else [next(iter(self._opened))]
         for name in names:
             if name not in self._opened:
@@ -280,7 +210,7 @@ class Service:
             raise UserError("of: one model ranks, so name one of the embeddings")
         return one.towers
 
-    def _check_term(self, name: str, term: str | None, opened: Sequence[_Opened]) -> None:
+    def _check_term(self, name: str, term: str | None, opened: Sequence[Opened]) -> None:
         """Raises UserError for the id of a photo that none of the builds holds: it would be taken for words."""
         if term is None or not PHOTO_ID.fullmatch(term):
             return
@@ -290,7 +220,7 @@ class Service:
     def _work(self, asked: Sequence[_Asked | Task]) -> list[Any]:
         """The model's thread: searches that wait together are answered together, other tasks one by one."""
         done: dict[int, Any] = {}
-        alike: dict[tuple[tuple[_Opened, ...], bool], list[int]] = {}
+        alike: dict[tuple[tuple[Opened, ...], bool], list[int]] = {}
         for place, one in enumerate(asked):
             if isinstance(one, _Asked):
                 alike.setdefault((one.opened, one.collapse), []).append(place)
@@ -345,7 +275,7 @@ class Service:
         self._thumbnails.put(key, made)
         return made
 
-    def _holder(self, row_id: int) -> _Opened:
+    def _holder(self, row_id: int) -> Opened:
         for one in self._opened.values():
             if one.build.facts([row_id], ["photo_id"]):
                 return one
@@ -404,7 +334,7 @@ class Service:
                 except UserError as error:
                     self.complain(error)
 
-    def _newest(self, of: str, one: _Opened) -> _Opened:
+    def _newest(self, of: str, one: Opened) -> Opened:
         card = builds.current(self.archive, of)
         if card is None or card["build"] == one.build.card["build"]:
             one.look_for_copies()
@@ -414,26 +344,17 @@ class Service:
         build = builds.opened(self.archive, card)
         assert build.segments
         same = build.card["identity"] == one.build.card["identity"]
-        return _Opened(build, self.limits.news_s, one.towers if same else None)
+        return Opened(build, self.limits.news_s, one.towers if same else None)
 
 
-def _check_object(name: str, opened: Sequence[_Opened]) -> None:
-    """Raises UserError for an object that was not looked for: of that no picture tells."""
-    for one in opened:
-        known = builds.sought(one.build.folders[-1])
-        if name not in known:
-            told = f"what was looked for is {', '.join(known)}" if known else "nothing was looked for in these photos"
-            raise UserError(f"has={name[:100]}: {told}")
-
-
-def _answers(asked: Sequence[_Asked], opened: Sequence[_Opened], collapse: bool) -> list[Answer]:
+def _answers(asked: Sequence[_Asked], opened: Sequence[Opened], collapse: bool) -> list[Answer]:
     kept = {key: rows for one in asked for key, rows in one.kept.items()}
     spaces = [_space(one, kept) for one in opened]
     outside = functools.partial(dropped.picture, builds={one.build.card["of"]: one.build for one in opened})
     return list(search.within(spaces, [one.query for one in asked], opened[0].copies if collapse else None, outside))
 
 
-def _space(one: _Opened, kept: Mapping[tuple[str, str], np.ndarray]) -> Space:
+def _space(one: Opened, kept: Mapping[tuple[str, str], np.ndarray]) -> Space:
     return Space(one.build, one.news(), lambda: one.towers, lambda where: kept[one.build.card["of"], where])
 
 

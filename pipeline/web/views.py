@@ -9,8 +9,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from pipeline import boxes, page, words
-from pipeline.builds import reading
 from pipeline.contact_sheet import UNSTATED, alt, dated, scores
+from pipeline.facts import reading
 from pipeline.photo import UserError
 from pipeline.search import Answer, Picture, hits, in_words
 from pipeline.sources.licences import is_restricted

@@ -22,7 +22,7 @@ from pipeline.models.detection import Detector, distinct
 from pipeline.models.owl import Owl
 from pipeline.models.settings import ObjectSettings
 from pipeline.photo import UserError
-from pipeline.stages import feed
+from pipeline.stages.pictures import prepare
 from tests.models import owls
 
 QUERIES = ("bicycle", "horse-drawn carriage", "cat")
@@ -130,7 +130,7 @@ def located(model: Owl, data: list[bytes]) -> list[list[float]]:
     """The box that is found in each picture, on the way that `annotate` takes."""
     detector = Detector.__new__(Detector)  # without words: the stand-in reads none
     detector.model, detector.asked, detector.queries, detector.vectors = model, asked(), QUERIES, torch.zeros(3, 4)
-    made = [feed.prepare(one, [model])[0] for one in data]
+    made = [prepare(one, [model])[0] for one in data]
     sizes = np.array([one.size for one in made if one])
     seen = model.encode(np.stack([one.of_models[0] for one in made if one]))
     found = detector.find(seen, sizes)

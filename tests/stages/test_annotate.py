@@ -21,7 +21,7 @@ from pipeline.models.coca import Captioner
 from pipeline.models.openclip import Model
 from pipeline.stages import feed
 from pipeline.stages.annotate import Annotator
-from pipeline.stages.feed import Output
+from pipeline.stages.outputs import NO_PICTURE, NOT_FINITE, UNDECODABLE, Output
 
 BATCH = 8
 WHITE = "white"  # a picture that can be told from the others by its pixels
@@ -147,7 +147,7 @@ def test_parts_at_once_give_what_each_gives_alone(
             if ours["embedding"]:
                 assert np.allclose(ours.pop("embedding"), theirs.pop("embedding"), atol=1e-3)
             assert ours == theirs
-        problems = {"gone": feed.NO_PICTURE, "broken": feed.UNDECODABLE}
+        problems = {"gone": NO_PICTURE, "broken": UNDECODABLE}
         captions = rows(archive, CAPTIONS, part)
         assert [row["problem"] for row in captions] == [problems.get(kind) for kind in kinds]
         assert [row["photo_id"] for row in captions] == [row["photo_id"] for row in rows(archive, "images", part)]
@@ -271,7 +271,7 @@ def test_a_vector_that_is_not_finite_is_a_problem_of_its_row(
     with_white(monkeypatch, loaded, poisoned)
     add_images(archive, 0, ["picture", WHITE, "picture"])
     add_images(archive, 1, [WHITE])
-    for part, problems in enumerate([[None, feed.NOT_FINITE, None], [feed.NOT_FINITE]]):
+    for part, problems in enumerate([[None, NOT_FINITE, None], [NOT_FINITE]]):
         annotator(part)
         for table, column in ((EMBEDDINGS, "embedding"), (CAPTIONS, "caption")):
             made = rows(archive, table, part)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline import schemas
 from pipeline.archive import Archive
+from pipeline.checker import Checker
 from pipeline.gate import Gate
-from pipeline.imaging import Checker
 from pipeline.photo import Size, UserError
 from pipeline.pulse import Beat
 from pipeline.sources.flickr import FlickrSource
