@@ -3,11 +3,7 @@
 A patch of the picture stands for one object that may be there. What the object is, is told by comparing it with words.
 """
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +147,7 @@ def load(
         kind = config.get("model_type")
         if kind not in KINDS:
             raise UserError(f"{model} is a {kind}: objects are found by an {' or '.join(KINDS)}")
-        with _quiet(transformers):
+        with openclip.quiet(), repository.no_bar():
             net, read = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
@@ -190,20 +186,3 @@ def _preprocessing(processor: Any) -> dict[str, Any]:
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
     }
-
-
-@contextlib.contextmanager
-def _quiet(library: Any) -> Iterator[None]:
-    """Keeps the library from talking over our own messages."""
-    bars = library.utils.logging
-    shown, before = bars.is_progress_bar_enabled(), logging.root.manager.disable
-    bars.disable_progress_bar()
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-        if shown:
-            bars.enable_progress_bar()

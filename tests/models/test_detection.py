@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -313,15 +312,6 @@ def test_the_library_may_be_missing(folders: dict[str, Path], monkeypatch: pytes
     monkeypatch.setattr(repository.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the transformers package: pip install 'tintype\[transformers\]'$"):
         repository.checkpoint(f"local-dir:{folders['owlvit']}")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub's library, and a hub that cannot be reached."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    return tmp_path / "hub"
 
 
 def test_a_hub_that_cannot_be_reached_is_said_in_a_line(hub: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.sources.unsplash.client import LOOK_AGAIN, Client
 from pipeline.sources.unsplash.parse import credited, parse_photo, read_page, sizes
 from pipeline.upkeep import rights
 from tests import photostream
+from tests.clock import Clock
 from tests.unsplash_server import KEY, REFUSED, SPENT, Reply, Unsplash, jpeg, row, serve
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -209,27 +210,12 @@ def test_a_used_up_limit_says_when_to_come_back(server: Unsplash) -> None:
     assert len(server.calls) == 2
 
 
-class Clock:
-    """A clock that only sleep moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 def ask(server: Unsplash, *faults: Reply, patience: float = 0.0, deadline: float = 20.0) -> list[float]:
     """The pauses of a call that meets these faults before it is answered."""
     clock = Clock()
-    now = lambda: clock.now  # noqa: E731
     server.faults = list(faults)
-    gate = Gate(None, now)
-    client = Client(
-        KEY, api_url=server.url, gate=gate, deadline=deadline, patience=patience, sleep=clock.sleep, clock=now
-    )
+    how: dict[str, Any] = {"gate": Gate(None, clock), "sleep": clock.sleep, "clock": clock}
+    client = Client(KEY, api_url=server.url, deadline=deadline, patience=patience, **how)
     assert client.call("/search/photos", read_page, query="x").rows == server.rows
     return clock.slept
 
