@@ -101,6 +101,11 @@ def test_what_cannot_be_read_costs_no_photo(facts: dict[str, Any]) -> None:
     sizes(row("a1", "https://host", **facts))
 
 
+def test_what_a_terminal_would_obey_is_no_text() -> None:
+    photo = parsed(description="a \x1b]0;b\x07 \x9b31mc", alt_description="\x1b\x00")
+    assert (photo.title, photo.description) == ("a ]0;b 31mc", None)
+
+
 def test_sizes_have_the_shape_of_the_original() -> None:
     found = sizes(row("a1", "https://host", size=(3000, 2000)))
     assert [(s.width, s.height) for s in found] == [(200, 133), (400, 267), (1080, 720), (3000, 2000)]
@@ -273,9 +278,12 @@ def test_the_key_is_told_to_nobody(
     of = source(server)
     assert listed(of)[0] == ["unsplash:a1"]  # .netrc did not take the key's place
     assert KEY not in caplog.text and KEY not in repr(of) and KEY.encode() not in pickle.dumps(of)
-    server.faults = [Reply(f"who is {KEY}?", 403)]
+    server.faults = [Reply(f"who is {KEY}?", 403), Reply("x" * 190 + KEY, 403)]
     with pytest.raises(UserError, match=r"who is …\?"):
         of.check()
+    with pytest.raises(UserError, match="xxx…") as refused:
+        of.check()
+    assert KEY[:4] not in str(refused.value)
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
