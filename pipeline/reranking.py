@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import builds, rerank
+from pipeline import rerank
 from pipeline.asking import model_of
 from pipeline.checker import Checker
-from pipeline.console import Json, archive_url, file_option, out, write
+from pipeline.console import Json, file_option, index_of, out, write
 from pipeline.models.settings import check_embedding, named
 from pipeline.photo import UserError
 from pipeline.rerank import printed, sheet
@@ -69,7 +69,7 @@ def rerank_command(
         print(json.dumps({"query": asked, "model": used, **rerank.told(ranked)}, ensure_ascii=False))
     else:
         out.print(printed.reranked(ranked, query, k), highlight=False)
-    raise typer.Exit(1 if unseen and not looked else 0)
+    raise typer.Exit(1 if ranked.pool.unseen and not ranked.ours else 0)
 
 
 def _model(archive: str | None, of: str | None, model: str | None, pretrained: str | None) -> "Callable[[], Model]":
@@ -79,7 +79,7 @@ def _model(archive: str | None, of: str | None, model: str | None, pretrained: s
     if archive is not None:
         if pretrained is not None:
             raise UserError(f"--pretrained {pretrained} goes with --model: it names that model's weights")
-        return functools.partial(model_of, builds.open_build(archive_url(archive), of))
+        return functools.partial(model_of, index_of(archive, of))
     if of is not None:
         raise UserError(f"--of {of} names an index of an archive: leave it out, or --model")
     assert model is not None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from pipeline.config import Settings, parse
@@ -39,3 +40,16 @@ def settings(archive: str, api_url: str, model: Path, runner: str, **changed: An
 
 def carry_out(settings: Settings, steps: Any = STEPS, **how: Any) -> Summary:
     return run(settings, Progress(Console(file=sys.stderr, force_terminal=False)), steps, **how)
+
+
+def encoded(network: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each pass of models of this class was given, from now on."""
+    seen: list[int] = []
+    encode = network.encode
+
+    def counted(self: Any, pixels: Any) -> Any:
+        seen.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(network, "encode", counted)
+    return seen

@@ -83,14 +83,7 @@ def test_one_pass_of_the_image_tower_serves_all(
     for name in (THINGS, EMBEDDINGS, "captions/tiny"):
         for part in (Path(archive.url) / name).glob("part-*"):
             part.unlink()
-    seen = []
-    encode = Model.encode
-
-    def counted(self: Model, pixels: Any) -> Any:
-        seen.append(len(pixels))
-        return encode(self, pixels)
-
-    monkeypatch.setattr(Model, "encode", counted)
+    seen = photostream.encoded(Model, monkeypatch)
     photostream.carry_out(asked(archive.url, server, model), ["annotate"])
     pictures = sum(row["problem"] is None for row in rows(archive, EMBEDDINGS))
     assert sum(seen) == pictures == sum(row["problem"] is None for row in rows(archive, THINGS))

@@ -124,14 +124,7 @@ def test_objects_are_those_of_each_rows_picture(found: Path, folders: dict[str, 
 def test_tables_of_one_model_look_once(
     archive: Archive, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    encode = Owl.encode
-
-    def counted(self: Owl, pixels: Any) -> Any:
-        seen.append(len(pixels))
-        return encode(self, pixels)
-
-    monkeypatch.setattr(Owl, "encode", counted)
+    seen = photostream.encoded(Owl, monkeypatch)
     settings = given(archive.url, folders["owlvit"])
     things = settings["objects"]["things"]
     settings |= {"objects": {"one": things, "two": things | {"queries": ["cat"]}}, "index": {"objects": "one"}}

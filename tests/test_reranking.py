@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import rerank
 from pipeline.checker import Checker
@@ -15,7 +16,8 @@ from pipeline.cli import main
 from pipeline.demo import scenes
 from pipeline.demo.scenes import Scene, Thing
 from pipeline.models import openclip
-from pipeline.rerank import pictures
+from pipeline.photo import UserError
+from pipeline.rerank import pictures, printed
 from pipeline.sources.unsplash import UnsplashSource
 from tests.test_contact_sheet import Page
 from tests.unsplash_server import KEY, REFUSED, SPENT, Reply, Unsplash, jpeg, serve
@@ -197,3 +199,51 @@ def test_agreement() -> None:
     assert rerank.agreement(np.arange(5)[::-1]) == (-1, -1)
     assert rerank.agreement(np.array([0])) == rerank.agreement(np.array([], int)) == (None, None)
     assert rerank.agreement(np.array([1, 0, 2])) == (pytest.approx(1 / 3), pytest.approx(0.5))
+
+
+class Damaged:
+    """A model that has no vector of its first picture, nor of the text "nothing"."""
+
+    side = 16
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((16, 16)))
+
+    def embed_images(self, batch: np.ndarray) -> np.ndarray:
+        found = np.eye(2, dtype=np.float32)[np.arange(len(batch)) % 2]
+        found[0] = np.nan
+        return found
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        return np.array([[np.nan if text == "nothing" else 0.6, 0.8] for text in texts], np.float32)
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+def test_what_is_no_number_has_no_place(unsplash: Unsplash, drawn: list[bytes]) -> None:
+    found = UnsplashSource("x", limit=6, api_url=unsplash.url).offers()
+    looked = [pictures.Looked(rank, offer, drawn[rank - 1]) for rank, offer in enumerate(found.offers, 1)]
+    pool = rerank.embed(looked, [], found.total, Damaged())
+    ranked = rerank.order(pool, "boat", Damaged())
+    assert [place.seen.service_rank for place in ranked.ours] == [2, 4, 6, 3, 5]
+    said = rerank.told(ranked)
+    assert [(one["service_rank"], one["reason"]) for one in said["not_seen"]] == [(1, "not_finite")]
+    json.dumps(said, allow_nan=False)
+    with pytest.raises(UserError, match="no finite vector of 'nothing'"):
+        rerank.order(pool, "nothing", Damaged())
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a boat", "a boat"),
+        ("boat " * 30, "boat " * 19 + "…"),
+        ("舟" * 150, "舟" * 98 + " …"),
+        ("b" * 100, "b" * 100),
+    ],
+)
+def test_long_titles_are_cut(said: str, shown: str, unsplash: Unsplash) -> None:
+    unsplash.rows[0]["description"] = said
+    [offer] = UnsplashSource("x", limit=1, api_url=unsplash.url).offers().offers
+    assert printed.title(offer) == shown and len(shown) <= printed.LONGEST

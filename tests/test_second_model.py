@@ -54,7 +54,9 @@ def held(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_another_model_is_added_and_old_searches_stay(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_model_is_added_and_old_searches_stay(
+    conf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = conf.parent / "archive"
     before = {name: held(archive / name) for name in ("embeddings/before", "index/before", "images", "photos")}
     hits = say("search", conf, ASKED)
@@ -79,6 +81,12 @@ def test_another_model_is_added_and_old_searches_stay(conf: Path, capsys: pytest
     assert "has indexes of after, before: say which one with --of" in capsys.readouterr().err
 
     assert preferred(str(conf)) == "before" and preferred(str(archive)) is None  # what `serve` and `report` show first
+
+    monkeypatch.delenv("UNSPLASH_ACCESS_KEY", raising=False)
+    assert main(["rerank", ASKED, str(conf)]) == 2
+    assert "UNSPLASH_ACCESS_KEY is not set" in capsys.readouterr().err  # and no more: the index is known
+    assert main(["rerank", ASKED, str(archive)]) == 2
+    assert "say which one with --of" in capsys.readouterr().err
 
     said = say("evaluate", conf, "--of", "before", "--of", "after")
     [change] = said["differences"]

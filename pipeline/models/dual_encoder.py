@@ -6,10 +6,9 @@ folder is OpenCLIP's too (`open_clip_config.json`, `open_clip_model.safetensors`
 and its tokenizer's files beside them, so that loading it asks nothing of a hub.
 """
 
-import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +24,8 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
-from transformers.utils import logging as transformers_logging
 
-from pipeline.models import weights
+from pipeline.models import repository, weights
 from pipeline.models.weights import CONFIG, TOWERS, UNFIT
 from pipeline.photo import UserError
 
@@ -321,7 +319,7 @@ def _random_text(folder: Path) -> Any:
 def _trained_text(folder: Path) -> Any:
     config = _text_config(folder)
     try:
-        with _no_bar():
+        with repository.no_bar():
             trunk, told = AutoModel.from_pretrained(
                 folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
@@ -338,15 +336,3 @@ def _without_pooler(trunk: Any) -> Any:
     if getattr(trunk, "pooler", None) is not None:
         trunk.pooler = None
     return trunk
-
-
-@contextlib.contextmanager
-def _no_bar() -> Iterator[None]:
-    """Keeps transformers from drawing a progress bar of its own."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

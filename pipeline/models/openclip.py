@@ -1,7 +1,6 @@
 """Any OpenCLIP model, loaded: pictures and texts into unit vectors."""
 
 import contextlib
-import importlib.util
 import json
 import logging
 import warnings
@@ -18,7 +17,7 @@ from open_clip.transformer import TextTransformer
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from pipeline.models import halves, layers, settings, weights
+from pipeline.models import halves, layers, repository, settings, weights
 from pipeline.models.halves import Tower
 from pipeline.models.passes import DTYPES, Passes
 from pipeline.models.weights import CONFIG, HUB, LOCAL_DIR, TOWERS, UNFIT
@@ -198,10 +197,10 @@ def network(
     trained: see dual_encoder.of_towers. Raises UserError as `load` does.
     """
     if model.startswith(TOWERS):
-        _need_transformers(model)
+        repository.check_library(model)
         from pipeline.models import dual_encoder  # takes 6 s, and transformers
 
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return dual_encoder.of_towers(model, pretrained)
     if path is None and not model.startswith(LOCAL_DIR):
@@ -215,7 +214,7 @@ def network(
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source}: {CONFIG} is not an OpenCLIP configuration ({weights.reason(error)})") from error
     if "hf_tokenizer_name" in text or "hf_model_name" in text:
-        _need_transformers(model)
+        repository.check_library(model)
     net = _build(model, source, pretrained, path, tower, seed)
     if "dual_encoder" in config:
         from pipeline.models import dual_encoder
@@ -223,11 +222,6 @@ def network(
         return net, dual_encoder.read_tokenizer(Path(source.removeprefix(LOCAL_DIR)), text["context_length"]), config
     tokenizer = _tokenizer(model if "hf_tokenizer_name" in text and model.startswith(HUB) else source)
     return net, tokenizer, config
-
-
-def _need_transformers(model: str) -> None:
-    if not importlib.util.find_spec("transformers"):
-        raise UserError(f"{model} needs the transformers package for its text: pip install 'tintype[transformers]'")
 
 
 def _located(model: str, pretrained: str | None, path: Path | None) -> tuple[Path | None, str | None]:
@@ -251,7 +245,7 @@ def _build(model: str, source: str, pretrained: str | None, path: Path | None, t
             )
     else:
         try:
-            with _quiet():
+            with quiet():
                 open_clip.load_checkpoint(net, str(path))
         except UNFIT as error:
             raise UserError(f"{path} does not hold weights of {model} ({weights.reason(error)})") from error
@@ -260,7 +254,7 @@ def _build(model: str, source: str, pretrained: str | None, path: Path | None, t
 
 def _create(model: str, source: str, pretrained: str | None, device: str = "cpu", seed: int = SEED) -> Any:
     """The network with random weights, for a seed always the same."""
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             if "dual_encoder" in open_clip.get_model_config(source):
@@ -279,8 +273,8 @@ def _create(model: str, source: str, pretrained: str | None, device: str = "cpu"
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps open_clip, which writes to the root logger, from talking over our own messages."""
+def quiet() -> Iterator[None]:
+    """Keeps libraries that load models from talking over our own messages; open_clip writes to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -293,7 +287,7 @@ def _quiet() -> Iterator[None]:
 
 def _tokenizer(source: str) -> Any:
     try:
-        with _quiet():
+        with quiet():
             return open_clip.get_tokenizer(source)
     except (OSError, ImportError, ValueError) as error:
         raise UserError(

@@ -3,11 +3,7 @@
 A patch of the picture stands for one object that may be there. What the object is, is told by comparing it with words.
 """
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,9 @@ from pipeline.photo import UserError
 
 KINDS = ("owlvit", "owlv2")  # `model_type` of a configuration
 CPU_TOKENS = 8192  # of the pictures of one pass on a CPU
+# Times the network's side: no picture is longer when it is padded. The library blurs the whole square, which of a
+# panorama would take gigabytes and minutes.
+LONGEST = 3
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,10 @@ class Owl(Passes):
 
         Needs no lock. The rest of what that does, which makes four times as many bytes of it, is done on the device.
         """
+        most = LONGEST * self.side
+        if self._pads and max(image.size) > most:
+            image = image.copy()  # other models look at it too
+            image.thumbnail((most, most))
         made = self.processor(image, do_normalize=False, return_tensors="pt")["pixel_values"][0]
         return (made * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
@@ -151,7 +154,7 @@ def load(
         kind = config.get("model_type")
         if kind not in KINDS:
             raise UserError(f"{model} is a {kind}: objects are found by an {' or '.join(KINDS)}")
-        with _quiet(transformers):
+        with openclip.quiet(), repository.no_bar():
             net, read = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
@@ -183,27 +186,12 @@ def load(
 def _preprocessing(processor: Any) -> dict[str, Any]:
     """What makes pixels of a picture, ready for JSON, in the words of any release of the library."""
     size = dict(processor.size)
+    pads = bool(getattr(processor, "do_pad", False))
     return {
         "size": [size.get("height"), size.get("width")],
-        "pad": bool(getattr(processor, "do_pad", False)),
+        "pad": pads,
+        "longest": LONGEST if pads else None,
         "resample": int(processor.resample),
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
     }
-
-
-@contextlib.contextmanager
-def _quiet(library: Any) -> Iterator[None]:
-    """Keeps the library from talking over our own messages."""
-    bars = library.utils.logging
-    shown, before = bars.is_progress_bar_enabled(), logging.root.manager.disable
-    bars.disable_progress_bar()
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-        if shown:
-            bars.enable_progress_bar()

@@ -1,6 +1,8 @@
 """Where a model in the transformers library's form comes from: a folder, or a repository of the Hugging Face hub."""
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -25,6 +27,20 @@ def check_library(model: str) -> None:
     """Raises UserError where the library is not installed."""
     if not importlib.util.find_spec("transformers"):
         raise UserError(f"{model} needs the transformers package: pip install 'tintype[transformers]'")
+
+
+@contextlib.contextmanager
+def no_bar() -> Iterator[None]:
+    """Keeps the library, which must be installed, from drawing progress bars of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def checkpoint(model: str) -> tuple[Path, str]:

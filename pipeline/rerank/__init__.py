@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import imaging
+from pipeline.photo import UserError
 from pipeline.rerank.pictures import LEAST_SIDE, MAX_PIXELS, Looked, Unseen, look
 from pipeline.search import Embedder
 from pipeline.sources.unsplash import Offer
@@ -20,6 +21,7 @@ __all__ = ["BATCH", "MOST", "Place", "Pool", "Reranked", "Seen", "Unseen", "embe
 
 MOST = 300  # results that are looked at: ten calls of the API
 BATCH = 32  # pictures embedded at a time
+NOT_FINITE = "not_finite"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Pool:
-    """A service's results in its order, and those whose pictures could not be had. `total`: how many it says it has."""
+    """A service's results in its order, and those that the model did not see. `total`: how many it says it has."""
 
     seen: tuple[Seen, ...]
     unseen: tuple[Unseen, ...]
@@ -87,15 +89,27 @@ def embed(looked: Sequence[Looked], unseen: Sequence[Unseen], total: int | None,
             lost.append(Unseen(one.service_rank, one.offer, bad.reason, str(bad)))
     starts = range(0, len(pixels), BATCH)
     vectors = [v for start in starts for v in model.embed_images(np.stack(pixels[start : start + BATCH]))]
-    seen = [Seen(one.service_rank, one.offer, one.data, v) for one, v in zip(had, vectors, strict=True)]
+    seen: list[Seen] = []
+    for one, vector in zip(had, vectors, strict=True):
+        if np.isfinite(vector).all():
+            seen.append(Seen(one.service_rank, one.offer, one.data, vector))
+        else:
+            lost.append(Unseen(one.service_rank, one.offer, NOT_FINITE, "the model computed what is no number"))
     return Pool(tuple(seen), tuple(sorted(lost, key=lambda one: one.service_rank)), total)
 
 
 def order(pool: Pool, text: str, model: Embedder) -> Reranked:
-    """The pool by its cosines with a text; of equal ones the service's order stands."""
+    """The pool by its cosines with a text; of equal ones the service's order stands.
+
+    Raises UserError where the model has no vector of the text.
+    """
     if not pool.seen:
         return Reranked(text, (), pool, None, None)
     [vector] = model.embed_texts([text])
+    if not np.isfinite(vector).all():
+        raise UserError(
+            f"the model gives no finite vector of {text!r}: its weights are damaged, or do not work at this precision"
+        )
     cosines = np.stack([one.vector for one in pool.seen]) @ vector
     best = np.argsort(-cosines, kind="stable")
     ours = tuple(

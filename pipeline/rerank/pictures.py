@@ -32,7 +32,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Unseen:
-    """A result whose picture could not be had: a key of photo.REASONS or "gone", and one line."""
+    """A result that the model did not see: a key of photo.REASONS, "gone" or "not_finite", and one line."""
 
     service_rank: int
     offer: Offer

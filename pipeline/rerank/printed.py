@@ -1,7 +1,5 @@
 """Both orders of a service's results for people, as Rich renderables."""
 
-import textwrap
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +37,11 @@ def told(offer: Offer, place: str) -> Text:
 
 
 def title(offer: Offer) -> str:
-    return textwrap.shorten(offer.photo.title or offer.photo.photo_id, LONGEST, placeholder=" …")
+    said = offer.photo.title or offer.photo.photo_id
+    if len(said) <= LONGEST:
+        return said
+    # At the end of a word, where there is one: not all languages have spaces.
+    return (said[: LONGEST - 1].rpartition(" ")[0] or said[: LONGEST - 2]) + " …"
 
 
 def moved(place: Place) -> str:

@@ -36,6 +36,8 @@ class FolderSource:
     """All pictures in a folder and the folders below it, in the order of their paths."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    default_store: ClassVar[Literal["original", "derivative"]] = "derivative"
+    default_max_pixels: ClassVar[int] = 600_000_000
 
     path: str
     """The folder: a local path or any fsspec URL, such as s3://bucket/scans. Captions files in it are read: see
@@ -57,14 +59,6 @@ class FolderSource:
     @property
     def name(self) -> str:
         return f"folder:{self.root}"
-
-    @property
-    def default_store(self) -> Literal["original", "derivative"]:
-        return "derivative"
-
-    @property
-    def default_max_pixels(self) -> int:
-        return 600_000_000
 
     def pace(self, gates: Gates) -> None:
         """Nothing is asked of a host to list it."""

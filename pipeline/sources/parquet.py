@@ -47,6 +47,8 @@ class ParquetSource:
     """All pictures in the rows of a Parquet or CSV file, or of those in a folder, in the order of names and rows."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    default_store: ClassVar[Literal["original", "derivative"]] = "original"
+    default_max_pixels: ClassVar[int] = 100_000_000
 
     path: str
     """A .parquet, .csv or .tsv file, or a folder of them: a local path or any fsspec URL."""
@@ -71,14 +73,6 @@ class ParquetSource:
     @property
     def name(self) -> str:
         return f"parquet:{self.root}"
-
-    @property
-    def default_store(self) -> Literal["original", "derivative"]:
-        return "original"
-
-    @property
-    def default_max_pixels(self) -> int:
-        return 100_000_000
 
     def pace(self, gates: Gates) -> None:
         """Nothing is asked of a host to list it."""

@@ -12,6 +12,16 @@ Unlocked = Literal["all", "head", "none"] | Annotated[int, pydantic.Field(ge=1)]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
+def _checked(templates: tuple[str, ...]) -> tuple[str, ...]:
+    if templates:
+        check_templates(templates)
+    return templates
+
+
+# Texts that are to hold `{}`; there may be none.
+Templates = Annotated[tuple[str, ...], pydantic.AfterValidator(_checked)]
+
+
 @dataclass(frozen=True)
 class ScenesData:
     """The demo's world: pictures drawn by code, and all that is true of them."""
@@ -22,7 +32,7 @@ class ScenesData:
     """This kind of data."""
     pictures: Annotated[int, pydantic.Field(ge=8)] = 60_000
     """How many are drawn; each is shown mirrored too."""
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
     """Texts that a claim is put into, at `{}`, one by chance each time; none: it stands as it is."""
 
 
@@ -44,12 +54,8 @@ class ArchiveData:
     """A captions table of the archive, for `texts: [captions]`; null: people's corrections alone."""
     where: str | None = None
     """SQL over the photos, as `tintype search --where` takes it: only those it is true of."""
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
     """Texts that a text is put into, at `{}`, one by chance each time; none: it stands as it is."""
-
-    def __post_init__(self) -> None:
-        if self.templates:
-            check_templates(self.templates)
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,8 @@ class LabelledData:
     """This kind of data."""
     classes: str | None = None
     """A text file with a class a line, its name or key<tab>name; unset: what the data call them."""
-    templates: tuple[str, ...] = TEMPLATES
+    templates: Templates = TEMPLATES
     """Texts that a class's name is put into, at `{}`, one by chance each time; none: it stands as it is."""
-
-    def __post_init__(self) -> None:
-        if self.templates:
-            check_templates(self.templates)
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,8 @@ class CaptionedData:
     any fsspec URL."""
     kind: Literal["captioned"] = "captioned"
     """This kind of data."""
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
     """Texts that a caption is put into, at `{}`, one by chance each time; none: it stands as it is."""
-
-    def __post_init__(self) -> None:
-        if self.templates:
-            check_templates(self.templates)
 
 
 AnyData = Annotated[ArchiveData | LabelledData | CaptionedData | ScenesData, pydantic.Discriminator("kind")]

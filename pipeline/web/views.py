@@ -201,7 +201,7 @@ def result(service: Service, params: Params, found: Found) -> dict[str, Any]:
         "title": title,
         "formula": formula(service, answer),
         "address": params.address(),
-        "elsewhere": Question(params.q, params.q).address() if service.reranker and params.q else None,
+        "elsewhere": Question(params.q, params.q, params.of).address() if service.reranker and params.q else None,
         "said": f"{_photos(number)} for {title}",
         "told": f"{number:,} of {_photos(total)}{kept}, {best} by {answer.score()}, in {took}",
         "hits": shown,

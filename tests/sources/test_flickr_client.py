@@ -16,6 +16,7 @@ import pytest
 from pipeline.gate import Gate
 from pipeline.photo import TryLater, UserError
 from pipeline.sources.flickr.client import DEADLINE, TRIES, Client, Fault, Refused, connect, is_retryable
+from tests.clock import Clock
 
 KEY, SECRET = "abcdef0123456789", "fedcba98"
 OK = json.dumps({"stat": "ok", "user": {"id": "1@N00"}})
@@ -72,21 +73,9 @@ def server() -> Iterator[Scripted]:
         thread.join()
 
 
-class Clock:
-    """A clock that only sleep moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 def paced(server: Scripted, rate: float, clock: Clock) -> Client:
-    now = lambda: clock.now  # noqa: E731
-    return Client(KEY, SECRET, api_url=server.url, gate=Gate(rate, now), contact=None, sleep=clock.sleep, clock=now)
+    gate = Gate(rate, clock)
+    return Client(KEY, SECRET, api_url=server.url, gate=gate, contact=None, sleep=clock.sleep, clock=clock)
 
 
 def ask(server: Scripted, *replies: Reply, clock: Clock | None = None) -> str:

@@ -21,6 +21,7 @@ from pipeline.sources.unsplash.client import LOOK_AGAIN, Client
 from pipeline.sources.unsplash.parse import credited, parse_photo, read_page, sizes
 from pipeline.upkeep import rights
 from tests import photostream
+from tests.clock import Clock
 from tests.unsplash_server import KEY, REFUSED, SPENT, Reply, Unsplash, jpeg, row, serve
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -98,6 +99,11 @@ def test_what_cannot_be_read_costs_no_photo(facts: dict[str, Any]) -> None:
     assert photo.photo_id == "unsplash:a1" and "utm_source=mine" in photo.page_url
     (photo.title or "").encode()
     sizes(row("a1", "https://host", **facts))
+
+
+def test_what_a_terminal_would_obey_is_no_text() -> None:
+    photo = parsed(description="a \x1b]0;b\x07 \x9b31mc", alt_description="\x1b\x00")
+    assert (photo.title, photo.description) == ("a ]0;b 31mc", None)
 
 
 def test_sizes_have_the_shape_of_the_original() -> None:
@@ -209,27 +215,12 @@ def test_a_used_up_limit_says_when_to_come_back(server: Unsplash) -> None:
     assert len(server.calls) == 2
 
 
-class Clock:
-    """A clock that only sleep moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 def ask(server: Unsplash, *faults: Reply, patience: float = 0.0, deadline: float = 20.0) -> list[float]:
     """The pauses of a call that meets these faults before it is answered."""
     clock = Clock()
-    now = lambda: clock.now  # noqa: E731
     server.faults = list(faults)
-    gate = Gate(None, now)
-    client = Client(
-        KEY, api_url=server.url, gate=gate, deadline=deadline, patience=patience, sleep=clock.sleep, clock=now
-    )
+    how: dict[str, Any] = {"gate": Gate(None, clock), "sleep": clock.sleep, "clock": clock}
+    client = Client(KEY, api_url=server.url, deadline=deadline, patience=patience, **how)
     assert client.call("/search/photos", read_page, query="x").rows == server.rows
     return clock.slept
 
@@ -287,9 +278,12 @@ def test_the_key_is_told_to_nobody(
     of = source(server)
     assert listed(of)[0] == ["unsplash:a1"]  # .netrc did not take the key's place
     assert KEY not in caplog.text and KEY not in repr(of) and KEY.encode() not in pickle.dumps(of)
-    server.faults = [Reply(f"who is {KEY}?", 403)]
+    server.faults = [Reply(f"who is {KEY}?", 403), Reply("x" * 190 + KEY, 403)]
     with pytest.raises(UserError, match=r"who is …\?"):
         of.check()
+    with pytest.raises(UserError, match="xxx…") as refused:
+        of.check()
+    assert KEY[:4] not in str(refused.value)
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------

@@ -203,9 +203,9 @@ def test_settings_are_told_apart_by_their_kind() -> None:
     for wrong in (given | {"texts": []}, given | {"texts": ["caption"]}, given | {"path": "."}, {"path": "."}):
         with pytest.raises(pydantic.ValidationError):
             adapter.validate_python(wrong)
-    for cls in (ArchiveData, LabelledData, CaptionedData):
+    for where in (given, {"kind": "labelled", "path": "."}, {"kind": "captioned", "path": "."}, {"kind": "scenes"}):
         with pytest.raises(UserError, match="must hold"):
-            cls("somewhere", templates=("a photo",))
+            adapter.validate_python(where | {"templates": ["a photo"]})
 
 
 # --- labelled ---------------------------------------------------------------------------------------------------------

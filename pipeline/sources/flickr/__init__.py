@@ -34,6 +34,8 @@ class FlickrSource:
     """Public photos on Flickr, named in one of four ways: `user`, `url`, `search` or `list`."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    default_store: ClassVar[Literal["original", "derivative"]] = "original"
+    default_max_pixels: ClassVar[int] = 100_000_000
 
     user: str | None = None
     """Whose photos: an NSID (8623220@N02), a path alias (library_of_congress) or any flickr.com/photos/… URL."""
@@ -75,14 +77,6 @@ class FlickrSource:
         """
         # As it was given: a job's working folder is another each time.
         return f"flickr:list:{self.list}" if self.list is not None else self._address.name
-
-    @property
-    def default_store(self) -> Literal["original", "derivative"]:
-        return "original"
-
-    @property
-    def default_max_pixels(self) -> int:
-        return 100_000_000
 
     def check(self) -> None:
         """Raise UserError for a missing or refused key, for what Flickr does not know, and for a list's wrong lines."""

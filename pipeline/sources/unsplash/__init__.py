@@ -40,6 +40,8 @@ class UnsplashSource:
     """What a keyword search of Unsplash finds. Each photo that is fetched takes two calls of the API."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    default_store: ClassVar[Literal["original", "derivative"]] = "original"
+    default_max_pixels: ClassVar[int] = 100_000_000
 
     query: str
     """The words to search for."""
@@ -75,14 +77,6 @@ class UnsplashSource:
     def name(self) -> str:
         """How the archive calls this source: `unsplash:search?query=red+sailboat`, with what else it asks for."""
         return f"unsplash:search?{urlencode(self._asked())}"
-
-    @property
-    def default_store(self) -> Literal["original", "derivative"]:
-        return "original"
-
-    @property
-    def default_max_pixels(self) -> int:
-        return 100_000_000
 
     def pace(self, gates: Gates) -> None:
         """Take turns at the gate before the API, which the sources of a run share."""

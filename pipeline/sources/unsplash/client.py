@@ -147,7 +147,7 @@ class Client:
             raise Fault(f"an answer without what was asked for: {error}") from None
 
     def _fault(self, response: requests.Response, body: bytes) -> Fault:
-        text = " ".join(body[:200].decode("utf-8", "replace").replace(self._key, "…").split())
+        text = " ".join(body.decode("utf-8", "replace").replace(self._key, "…")[:200].split())
         pause = retry_after(response.headers.get("Retry-After"))
         spent = None
         if response.status_code == 403 and "rate limit" in text.lower():

@@ -4,6 +4,7 @@ What cannot be read becomes None, and never costs the photo or its page.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,8 @@ PAID = "Unsplash+ License"  # of the photos that subscribers alone may use
 # The renditions that keep the picture's shape, by pixels of their width; none is wider than the original.
 # https://unsplash.com/documentation#example-image-use
 WIDTHS = {"thumb": 200, "small": 400, "regular": 1080, "full": None}
+
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")  # which a terminal would obey
 
 Row = dict[str, Any]
 
@@ -154,7 +157,8 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, str) or not value.strip():
         return None
     # JSON can hold half of a surrogate pair, which no UTF-8 column can.
-    return " ".join(value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").split())
+    whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return " ".join(CONTROLS.sub(" ", whole).split()) or None
 
 
 def _integer(value: Any) -> int | None:
