@@ -125,7 +125,7 @@ def test_vectors_stay_near_those_of_the_start(tmp_path: Path, undisturbed: Path)
         one, other = (model.embed_images(pixels) for model in models)
         ends[keep] = float((one * other).sum(axis=1).mean())
     moved = [line["moved"] for line in history(tmp_path / "50.0") if "moved" in line]
-    assert moved[0] == pytest.approx(0, abs=1e-5) and all(0 <= value < 0.05 for value in moved)
+    assert moved[0] == pytest.approx(0, abs=1e-5) and max(moved) < 0.05
     assert ends[50.0] > ends[0.0]
 
 
