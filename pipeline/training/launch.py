@@ -2,16 +2,17 @@
 
 import contextlib
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import distributed
 
-from pipeline import logs
+from pipeline import logs, storage
 from pipeline.models import openclip
 from pipeline.photo import UserError
 from pipeline.training import loop
@@ -93,6 +94,8 @@ def on_ray(asked: TrainSettings, tell: Tell) -> None:
     from pipeline import cluster
 
     cluster.seen_from_every_node(asked.out)
+    asked = replace(asked, out=storage.absolute(asked.out))
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # or relative paths of data and models lead nowhere
     gpu, threads = cluster.shared_by(asked.workers, asked.device)
     # Beside the driver, since a training outlives any other node.
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
