@@ -47,20 +47,6 @@ def test_a_folder_that_cannot_be_written_is_said_first(tmp_path: Path, capsys: p
         assert f"out: {tmp_path / out} cannot be written" in told and told.count("\n") == 1
 
 
-def test_a_home_is_meant_by_its_sign(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    conf = configuration(tmp_path / "its")
-    assert main(["train", str(conf), "--set", "out=~/a model", "--set", "steps=1"]) == 0, capsys.readouterr().err
-    assert {"model", "checkpoint.pt", "training.png"} < {
-        path.name for path in (tmp_path / "home" / "a model").iterdir()
-    }
-    assert not (tmp_path / "~").exists()
-
-
 def test_a_wrong_setting_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(configuration(tmp_path)), "--set", "stesp=3"]) == 2
     told = capsys.readouterr().err
