@@ -284,7 +284,8 @@ def _told(error: Any, cls: type) -> str:
     where = [str(step) for step in error["loc"]]
     if error["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{'.'.join(where)}: {error['msg']}"
-    near = difflib.get_close_matches(where[-1], sorted(known_keys(cls)), n=1)
+    # One of the same name belongs elsewhere.
+    near = difflib.get_close_matches(where[-1], sorted(known_keys(cls) - {where[-1]}), n=1)
     return f"unknown setting {'.'.join(where)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 

@@ -88,7 +88,7 @@ def shared_by(workers: int, device: str) -> tuple[bool, int]:
 
 
 def seen_from_every_node(url: str) -> None:
-    """Refuse an archive on a local path that is not one folder to all: every node would quietly write its own.
+    """Refuse a local path that is not one folder to all: every node would quietly write its own.
 
     Raises UserError, and leaves nothing behind. Inside a submitted job a relative path would lie in a package folder
     that Ray throws away.
@@ -97,7 +97,7 @@ def seen_from_every_node(url: str) -> None:
         return
     folder = storage.local_path(url)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not folder.is_absolute():
-        raise UserError(f"inside a submitted job the archive must be an absolute path or a URL, not {url}")
+        raise UserError(f"{url}: inside a submitted job this must be an absolute path or a URL")
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:
         raise UserError(f"{url} is a local path, and the Ray cluster has no nodes yet that could see it; use a URL")

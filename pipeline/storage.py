@@ -49,14 +49,15 @@ def is_local(url: str) -> bool:
 
 def local_path(url: str) -> Path:
     assert is_local(url), url
-    return Path(url.removeprefix("file://"))
+    # As fsspec, which reads what is written here: a home that is not known stays as it is.
+    return Path(os.path.expanduser(url.removeprefix("file://")))  # noqa: PTH111
 
 
 def absolute(url: str) -> str:
     """A file or folder as workers address it: an absolute path, links in it as they are, or the URL."""
     if not is_local(url):
         return url.rstrip("/")
-    return os.path.abspath(local_path(url).expanduser())  # noqa: PTH100  (resolve() would follow links)
+    return os.path.abspath(local_path(url))  # noqa: PTH100  (resolve() would follow links)
 
 
 def join(url: str, *names: str) -> str:

@@ -50,3 +50,9 @@ def test_a_file_that_cannot_be_brought_leaves_nothing_and_is_tried_again(tmp_pat
             storage.bring(f"far:{tmp_path}/weights", here)
         assert [path.name for path in here.parent.iterdir()] == [".weights.lock"]
     assert slow.brought == 2
+
+
+def test_a_home_is_meant_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    storage.replace("~/models/one", b"held")
+    assert storage.read("~/models/one") == b"held" == (tmp_path / "models" / "one").read_bytes()

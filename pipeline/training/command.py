@@ -1,11 +1,13 @@
 """The command `tintype train`."""
 
 import json
+import uuid
 
 import typer
 
 from pipeline import config, storage
 from pipeline.console import Conf, Json, Set, err, out
+from pipeline.photo import UserError
 from pipeline.training.settings import TrainSettings
 
 HISTORY, MODEL, PICTURE = "history.json", "model", "training.png"
@@ -18,6 +20,7 @@ def train_command(
 ) -> None:
     """Train a model, from nothing or from other weights; run again to go on where it was stopped."""
     asked = config.validated(TrainSettings, config.given(conf, overrides), conf)
+    check_writable(asked.out)
     from pipeline.training import launch
     from pipeline.training.view import View, judgement, picture
 
@@ -41,5 +44,21 @@ def train_command(
         return
     first = next(line for line in said["history"] if "recall@1" in line)
     out.print(f"at the start: {judgement(first)}", highlight=False)
-    out.print(f"kept, of step {said['best']['step']:,}: {judgement(said['best'])}", highlight=False)
+    best = said["best"]
+    kept = (
+        f"kept, of step {best['step']:,}: {judgement(best)}" if best["step"] else "kept: the start, no step was better"
+    )
+    out.print(kept, highlight=False)
     out.print(f"model: local-dir:{storage.join(asked.out, MODEL)}", highlight=False, soft_wrap=True)
+
+
+def check_writable(folder: str) -> None:
+    """Raises UserError where nothing can be put into a folder: nobody shall wait for what can then not be written."""
+    probe = storage.join(folder, f".probe-{uuid.uuid4().hex}")
+    try:
+        storage.replace(probe, b"")
+    except OSError as error:
+        if error.errno in storage.FULL:
+            raise
+        raise UserError(f"out: {folder} cannot be written ({error.strerror or error}): name another folder") from error
+    storage.delete(probe)

@@ -72,9 +72,10 @@ def squares(folder: Path, blocks: Sequence[Block], decoder: Decoder, shown: Show
     Returns uint8[pictures, side, side, 3], mapped from the file, and place → why there is none there. Other folders
     beside this one go: they hold the same data as they were, photos that are forgotten since among them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     path, journal = folder / "pixels.npy", folder / "blocks.jsonl"
     with filelock.FileLock(folder.parent / ".lock"):
+        folder.mkdir(exist_ok=True)  # only now, lest those who waited less sweep it away
         for other in folder.parent.iterdir():
             if other.is_dir() and other != folder:
                 shutil.rmtree(other)

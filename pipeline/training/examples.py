@@ -113,4 +113,4 @@ def split(ids: Sequence[str], share: float, most: int) -> tuple[list[int], list[
 
 
 def _place(photo_id: str) -> float:
-    return int.from_bytes(hashlib.sha256(photo_id.encode()).digest()[:8], "big") / (1 << 64)
+    return int.from_bytes(hashlib.sha256(photo_id.encode("utf-8", "surrogateescape")).digest()[:8], "big") / (1 << 64)

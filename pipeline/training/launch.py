@@ -1,15 +1,18 @@
 """Where a training runs: on the workers of Ray Train, or in this process."""
 
 import contextlib
+import logging
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import distributed
 
-from pipeline import logs
+from pipeline import logs, storage
 from pipeline.models import openclip
 from pipeline.photo import UserError
 from pipeline.training import loop
@@ -19,6 +22,8 @@ from pipeline.training.steps import World
 
 LOOK_S = 0.5  # between looks at what the workers told
 RETRIES = 3  # of workers that were lost; each goes on from the last checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def here(asked: TrainSettings, tell: Tell) -> None:
@@ -47,6 +52,24 @@ def every(seconds: float, do: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+@dataclass(frozen=True)
+class Warned:
+    """What a worker warns of."""
+
+    text: str
+
+
+class Forward(logging.Handler):
+    """Hands on what a worker warns of: its own standard error stays in Ray's folder of the session."""
+
+    def __init__(self, hear: Callable[[Warned], Any]) -> None:
+        super().__init__(logging.WARNING)
+        self.hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.hear(Warned(record.getMessage()))
+
+
 class Ears:
     """What the workers tell, on its way to the driver; an actor of Ray."""
 
@@ -66,20 +89,28 @@ def on_ray(asked: TrainSettings, tell: Tell) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from pipeline import nodes
 
     nodes.seen_from_every_node(asked.out)
+    asked = replace(asked, out=storage.absolute(asked.out))
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # or relative paths of data and models lead nowhere
     gpu, threads = nodes.shared_by(asked.workers, asked.device)
-    ears: Any = ray.remote(Ears).options(num_cpus=0).remote()
+    # Beside the driver, since a training outlives any other node.
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    ears: Any = ray.remote(Ears).options(num_cpus=0, scheduling_strategy=beside).remote()
     problems: list[str] = []
 
     def listen() -> None:
         for line in ray.get(ears.heard.remote()):
-            if isinstance(line, str):
-                problems.append(line)
-            else:
-                tell(line)
+            match line:
+                case str():
+                    problems.append(line)
+                case Warned():
+                    log.warning("%s", line.text)
+                case _:
+                    tell(line)
 
     with tempfile.TemporaryDirectory() as folder, every(LOOK_S, listen):
         trainer = TorchTrainer(
@@ -106,7 +137,9 @@ def worker(config: dict[str, Any]) -> None:
     asked, ears = config["asked"], config["ears"]
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
-    device = str(ray.train.torch.get_device()).partition(":")[0]
+    if world.rank == 0:
+        logging.getLogger("pipeline").addHandler(Forward(ears.hear.remote))
+    device = str(ray.train.torch.get_device())  # by its number: other threads begin with the first GPU
     openclip.use_threads(config["threads"])
     problem, work = None, None
     try:

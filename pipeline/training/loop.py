@@ -26,7 +26,7 @@ from pipeline.training.state import Line, State
 from pipeline.training.steps import Labels, Piece, World
 
 Tell = Callable[[Line], None]
-LINES = 10_000  # of the history, at most, that tell of steps
+LINES = 10_000  # of the history, at most, that tell of steps, but for the last
 REACH = 1 / 24  # of a side: how far a disturbed picture is moved at most
 
 
@@ -66,6 +66,7 @@ class Work:
 
 def prepare(asked: TrainSettings, world: World, device: str) -> Work:
     """The network and the data. Raises UserError for whatever the settings ask for and is not there."""
+    _check(asked)
     towers_of_others = asked.model.startswith(weights.TOWERS)
     bare = asked.from_scratch or towers_of_others
     path = None if bare else weights.checkpoint(asked.model, asked.pretrained)[0]
@@ -75,8 +76,6 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
         raise UserError("loss.keep: weights by chance know nothing to be kept; leave it out with from_scratch")
     if asked.loss.captions and not isinstance(net, open_clip.CoCa):
         raise UserError(f"loss.captions: {asked.model} writes no captions; name a CoCa, or leave it out")
-    if asked.batch % (asked.workers * asked.accumulate):
-        raise UserError(f"batch: {asked.batch} pictures are not shared by workers and pieces without a rest")
     preprocess = net.visual.preprocess_cfg
     size = preprocess["size"]
     *fit, _, _ = image_transform_v2(PreprocessCfg(**preprocess), is_train=False).transforms
@@ -104,7 +103,7 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
         tables = towers.narrow(net, vocabulary, asked.from_scratch, asked.seed)
         _check_unused(tables, vocabulary, asked)
     start = {name: value.clone().to(device) for name, value in net.state_dict().items()} if asked.mix < 1 else None
-    precision = openclip.default_precision(device) if asked.precision == "auto" else asked.precision
+    precision = openclip.default_precision(device.partition(":")[0]) if asked.precision == "auto" else asked.precision
     return Work(
         asked=asked,
         world=world,
@@ -124,12 +123,29 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
     )
 
 
+def _check(asked: TrainSettings) -> None:
+    """Raises UserError for settings that do not go together."""
+    pieces = asked.workers * asked.accumulate
+    if asked.batch % pieces:
+        raise UserError(
+            f"batch: {asked.batch} pictures are not shared by workers and pieces without a rest: "
+            f"name a multiple of workers × accumulate, {pieces}"
+        )
+    if asked.texts is not None and asked.texts < asked.batch:
+        raise UserError(
+            f"texts: {asked.texts} are fewer than the {asked.batch} of batch, and each picture brings one: "
+            "name as many or more, or leave it out"
+        )
+    if asked.from_scratch and asked.pretrained is not None:
+        raise UserError(f"from_scratch begins with random weights: leave it out, or pretrained: {asked.pretrained}")
+
+
 def _said(examples: Joined) -> Iterator[str]:
-    """All texts that may come, as their words; of texts in templates, those of the templates too."""
+    """All texts that may come, put into their templates: what stands beside a text may make another token of it."""
     for row in range(len(examples.ids)):
-        yield from examples.claims(row)
+        templates = examples.templates(row) or ("{}",)
+        yield from (template.replace("{}", claim) for claim in examples.claims(row) for template in templates)
         yield examples.caption(row) or ""
-        yield from (template.replace("{}", " ") for template in examples.templates(row))
 
 
 def _check_unused(tables: dict[str, Tensor], vocabulary: list[int], asked: TrainSettings) -> None:
@@ -148,7 +164,7 @@ def run(work: Work, tell: Tell) -> None:
     table = work.tables.get("text_decoder.text_projection")
     unused = 0 if table is None else table.shape[1] - len(work.vocabulary or ())
     module = towers.Towers(work.net, asked, unused, work.precision).to(work.device)
-    now = State(module, towers.optimizer(module, asked), None)
+    now = State(module, towers.optimizer(module, asked), None, work.vocabulary)
     if asked.average:
         now.average = {name: value.detach().clone() for name, value in work.net.state_dict().items()}
     state.restore(now, asked, work.device)
@@ -160,12 +176,14 @@ def run(work: Work, tell: Tell) -> None:
         _set_rate(now.optimizer, rate(step, asked))
         towers.set_training(module)
         line = steps.learn(spread, now.optimizer, asked, pieces, labels, world, _seed(asked, step))
-        if not math.isfinite(line["loss"]):
-            raise UserError(f"the loss is no number at step {step}: lower learning_rate, or precision: fp32")
+        if not (math.isfinite(line["loss"]) and math.isfinite(line["gradient"])):  # the weights are lost with either
+            raise UserError(
+                f"the loss or its gradient is no number at step {step + 1}: lower learning_rate, or precision: fp32"
+            )
         now.step = step + 1
         _forget_slowly(work, now)
         line = {"step": now.step, "rate": rate(step, asked), **line}
-        if now.step % max(1, asked.steps // LINES) == 0 or now.step == asked.steps:
+        if now.step % max(1, math.ceil(asked.steps / LINES)) == 0 or now.step == asked.steps:
             now.history.append(line)
         if world.rank == 0:
             tell(line)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class State:
     towers: Towers
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor] | None
+    vocabulary: list[int] | None  # the tokens that its tables are narrowed to
     step: int = 0
     history: list[Line] = field(default_factory=list)
 
@@ -55,6 +57,7 @@ def save(state: State, asked: TrainSettings) -> None:
         "identity": identity(asked),
         "towers": state.towers.state_dict(),
         "average": state.average,
+        "vocabulary": state.vocabulary,
         "optimizer": state.optimizer.state_dict(),
         "step": state.step,
         "history": state.history,
@@ -71,14 +74,22 @@ def tell(state: State, asked: TrainSettings) -> None:
 
 def restore(state: State, asked: TrainSettings, device: str) -> bool:
     """Go on from the checkpoint in `out`, if there is one. Raises UserError where it is of another training."""
+    path = storage.join(asked.out, CHECKPOINT)
     try:
-        held = torch.load(io.BytesIO(storage.read(storage.join(asked.out, CHECKPOINT))), map_location=device)
+        held = torch.load(io.BytesIO(storage.read(path)), map_location=device)
+        others, words = differing(held["identity"], identity(asked)), held["vocabulary"]
     except FileNotFoundError:
         return False
-    others = differing(held["identity"], identity(asked))
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not of a training: name another out, or delete it to begin anew") from error
     if others:
         raise UserError(
             f"{asked.out} holds a training with other settings ({', '.join(others)}): "
+            "name another out, or delete its checkpoint.pt to begin anew"
+        )
+    if words != state.vocabulary:
+        raise UserError(
+            f"the data have other words than when {asked.out} was begun, and tokens: used trains those of then: "
             "name another out, or delete its checkpoint.pt to begin anew"
         )
     state.towers.load_state_dict(held["towers"])

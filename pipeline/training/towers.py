@@ -178,7 +178,8 @@ def widened(weights: dict[str, Tensor], tables: dict[str, Tensor], vocabulary: l
 
 def vocabulary(tokenizer: Any, texts: Iterable[str]) -> list[int]:
     """The token ids that these texts may hold, in rising order: 0, the padding, and the marks of start and end."""
-    words = sorted({word for text in texts for word in text.split()})
+    # Texts beyond ASCII as a whole: where their letters were garbled, a tokenizer mends them by those around.
+    words = sorted({word for text in texts for word in (text.split() if text.isascii() else (text,))})
     blocks = (words[first : first + 1000] for first in range(0, len(words), 1000))
     ids = {int(number) for block in blocks for number in np.unique(np.asarray(tokenizer(block))).tolist()}
     return sorted({0, *ids, *np.unique(np.asarray(tokenizer([""]))).tolist()})

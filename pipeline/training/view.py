@@ -56,6 +56,8 @@ class View:
             if not self.live:
                 self.console.print(f"step {self.step:,}: {judgement(line)}", highlight=False)
             return
+        if self.recent and self.step <= self.recent[-1][1]["step"]:  # a worker was lost
+            self.recent.clear()
         if self.step == 1 or not self.recent:
             self.say("the first step is done" if self.step == 1 else f"going on at step {self.step:,}")
         self.recent.append((now, line))

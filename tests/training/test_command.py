@@ -34,10 +34,28 @@ def test_it_trains_tells_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "step 0: recall@1" in printed.err
     assert main(["train", conf]) == 0  # there is nothing left to do
     told = capsys.readouterr().out
-    assert told.startswith("at the start: recall@1 ") and f"model: local-dir:{tmp_path / 'out' / 'model'}" in told
+    assert told.startswith("at the start: recall@1 ") and "\nkept" in told
+    assert f"model: local-dir:{tmp_path / 'out' / 'model'}" in told
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("taken")
+    for out in ("file", "file/inside"):
+        conf = configuration(tmp_path / f"for-{Path(out).name}")
+        assert main(["train", str(conf), "--set", f"out={tmp_path / out}"]) == 2
+        told = capsys.readouterr().err
+        assert f"out: {tmp_path / out} cannot be written" in told and told.count("\n") == 1
 
 
 def test_a_wrong_setting_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(configuration(tmp_path)), "--set", "stesp=3"]) == 2
     told = capsys.readouterr().err
     assert "unknown setting stesp; did you mean 'steps'?" in told and told.count("\n") == 1
+    assert main(["train", str(tmp_path / "train.yaml"), "--set", "archive=loc"]) == 2  # one of data's
+    assert "did you mean 'archive'" not in capsys.readouterr().err
+
+
+def test_a_training_that_came_to_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = [str(configuration(tmp_path)), "--set", "unlocked={image: none, text: head}", "--set", "loss={}"]
+    assert main(["train", *conf, "--set", "learning_rate=1.0e-30", "--set", "steps=1"]) == 0
+    assert "kept: the start, no step was better" in capsys.readouterr().out

@@ -4,15 +4,18 @@ import hashlib
 import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import fsspec
 import numpy as np
 import pydantic
@@ -350,3 +353,16 @@ def test_of_several_who_want_the_same_pictures_one_decodes_them(tmp_path: Path) 
         thread.join()
     assert sorted(len(again) for *_, again in made) == [0, 0, 40]
     assert all(np.array_equal(found, made[0][0]) for found, *_ in made)
+
+
+def test_a_folder_swept_by_others_while_it_waits_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "squares"
+    folder.parent.mkdir()
+    made: list[Any] = []
+    with filelock.FileLock(folder.parent / ".lock"):
+        waiting = threading.Thread(target=lambda: made.append(decoding.squares(folder)))
+        waiting.start()
+        time.sleep(0.3)
+        shutil.rmtree(folder, ignore_errors=True)  # as who decodes another state of the same data does
+    waiting.join()
+    assert [len(again) for *_, again in made] == [40]

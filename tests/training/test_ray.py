@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
 from pipeline import cluster
 from pipeline.photo import UserError
@@ -54,6 +55,29 @@ def test_two_workers_reach_the_loss_of_one_though_one_is_lost(tmp_path: Path) ->
     assert [line["step"] for line in two] == [line["step"] for line in one] == list(range(1, 31))
     assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=0.01)
     assert two[4]["loss"] == pytest.approx(one[4]["loss"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_relative_paths_are_the_drivers_and_what_is_left_out_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "1")
+    data = tmp_path / "set" / "boat"
+    data.mkdir(parents=True)
+    for number in range(8):
+        Image.new("RGB", (32, 32), (30 * number, 0, 99)).save(data / f"{number}.png")
+    (data / "notes.txt").write_text("no picture")
+    here = Path.cwd()
+    model = tiny.folder(tmp_path / "coca")
+    asked: dict[str, Any] = {
+        "data": [{"kind": "labelled", "path": os.path.relpath(data.parent, here)}],
+        "validation": {"share": 0.5},
+        **{"batch": 2, "texts": None, "steps": 1, "loss": {}, "tokens": "all"},
+    }
+    out = os.path.relpath(tmp_path / "out", here)
+    launch.on_ray(tiny.settings(Path(out), model, runner="ray", **asked), nothing)
+    assert len(learnt(tmp_path / "out")) == 1
+    assert "left out 1 of 9 photos: not_an_image 1" in caplog.text
 
 
 def refused(tell: Callable[[dict[str, float]], None], asked: Any) -> str:
