@@ -108,7 +108,7 @@ def open_data(settings: AnyData, fit: Fit, side: int, cache_identity: str, shown
     """
     match settings:
         case ScenesData():
-            return Scenes(settings, side)
+            return Scenes(settings, side, shown)
         case ArchiveData():
             found = _archive(settings)
         case LabelledData():

@@ -30,7 +30,7 @@ def here(asked: TrainSettings, tell: Tell) -> None:
     """Train in this process. Raises UserError."""
     if asked.workers > 1:
         raise UserError("workers: more than one takes runner: ray")
-    work = loop.prepare(asked, World(), openclip.default_device())
+    work = loop.prepare(asked, World(), openclip.default_device(), tell)
     loop.run(work, tell)
 
 
@@ -143,7 +143,7 @@ def worker(config: dict[str, Any]) -> None:
     openclip.use_threads(config["threads"])
     problem, work = None, None
     try:
-        work = loop.prepare(asked, world, device)
+        work = loop.prepare(asked, world, device, ears.hear.remote)
     except UserError as error:
         problem = str(error)
     if not _agreed(work is not None, world, device) or work is None:

@@ -3,7 +3,8 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 from torchvision.transforms import Compose
 
 from pipeline import storage
+from pipeline.evaluation.recall import Shown
 from pipeline.models import openclip, weights
 from pipeline.photo import UserError
 from pipeline.training import batches, judge, state, steps, towers
@@ -64,8 +66,11 @@ class Work:
         return ((moved / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def prepare(asked: TrainSettings, world: World, device: str) -> Work:
-    """The network and the data. Raises UserError for whatever the settings ask for and is not there."""
+def prepare(asked: TrainSettings, world: World, device: str, tell: Tell = lambda line: None) -> Work:
+    """The network and the data. Raises UserError for whatever the settings ask for and is not there.
+
+    `tell` hears of pictures that must be made first, on the first worker.
+    """
     _check(asked)
     towers_of_others = asked.model.startswith(weights.TOWERS)
     bare = asked.from_scratch or towers_of_others
@@ -85,7 +90,7 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
         lambda picture: np.asarray(fitted(picture)),
         size if isinstance(size, int) else max(size),
         json.dumps(preprocess, sort_keys=True),
-        lambda items, *_: items,
+        _counted(tell if world.rank == 0 else lambda line: None),
     )
     rows, validating = split(examples.ids, asked.validation.share, asked.validation.photos)
     training = batches.groups(rows, examples.together)
@@ -121,6 +126,18 @@ def prepare(asked: TrainSettings, world: World, device: str) -> Work:
         training=training,
         validating=validating,
     )
+
+
+def _counted(tell: Tell) -> Shown:
+    def counted(items: Iterable[Any], total: int, _: str) -> Iterator[Any]:
+        told = time.monotonic()
+        for count, item in enumerate(items, 1):
+            yield item
+            if time.monotonic() - told >= 1:
+                told = time.monotonic()
+                tell({"pictures": count, "of": total})
+
+    return counted
 
 
 def _check(asked: TrainSettings) -> None:

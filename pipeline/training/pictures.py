@@ -29,6 +29,7 @@ from pipeline.demo.scenes import (
     random_scene,
     shows_colour,
 )
+from pipeline.evaluation.recall import Shown
 
 FIRST_TRAINING_SEED = 1_000_000
 FIRST_UNSEEN_SEED = 500_000
@@ -115,7 +116,7 @@ def render(scenes: Sequence[Scene], side: int) -> np.ndarray:
     return pictures
 
 
-def training_pool(path: Path, scenes: Sequence[Scene], side: int) -> np.ndarray:
+def training_pool(path: Path, scenes: Sequence[Scene], side: int, shown: Shown) -> np.ndarray:
     """These scenes' pictures, uint8[scenes, side, side, 3], mapped from the file of an earlier run if there is one.
 
     Of several processes that want them at once, one draws, on all CPUs that it may use.
@@ -125,11 +126,11 @@ def training_pool(path: Path, scenes: Sequence[Scene], side: int) -> np.ndarray:
         if not path.exists():
             part = path.with_suffix(".part.npy")
             pool = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), side, side, 3))
-            chunks = [range(start, min(start + 500, len(scenes))) for start in range(0, len(scenes), 500)]
+            chunks = (scenes[start : start + 500] for start in range(0, len(scenes), 500))
             with ProcessPoolExecutor(imaging.cpus(), get_context("forkserver")) as drawers:
-                drawn = drawers.map(render, ([scenes[i] for i in chunk] for chunk in chunks), itertools.repeat(side))
-                for chunk, pictures in zip(chunks, drawn, strict=True):
-                    pool[chunk.start : chunk.stop] = pictures
+                drawn = itertools.chain.from_iterable(drawers.map(render, chunks, itertools.repeat(side)))
+                for place, picture in enumerate(shown(drawn, len(scenes), "pictures drawn")):
+                    pool[place] = picture
             pool.flush()
             part.rename(path)
     return np.load(path, mmap_mode="r")

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.demo.scenes import Scene, Thing, caption, shows_colour, with_article
+from pipeline.evaluation.recall import Shown
 from pipeline.training import pictures
 from pipeline.training.settings import ScenesData
 
@@ -18,12 +19,12 @@ class Scenes:
 
     together: int = 2
 
-    def __init__(self, asked: ScenesData, side: int) -> None:
+    def __init__(self, asked: ScenesData, side: int, shown: Shown) -> None:
         self.side = side
         drawn = pictures.training_set(asked.pictures)
         self.scenes = drawn + [pictures.flipped(scene) for scene in drawn]
         self.ids: Sequence[str] = [f"scene:{scene.seed}" for scene in self.scenes]
-        self._pixels = pictures.training_pool(storage.cache("scenes", f"{side}-{len(drawn)}.npy"), drawn, side)
+        self._pixels = pictures.training_pool(storage.cache("scenes", f"{side}-{len(drawn)}.npy"), drawn, side, shown)
 
     def claims(self, row: int) -> Collection[str]:
         return claims(self.scenes[row])

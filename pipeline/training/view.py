@@ -50,6 +50,10 @@ class View:
 
     def hear(self, line: Line) -> None:
         now = time.monotonic()
+        if "pictures" in line:
+            if self._due(now):
+                self.say(f"pictures at the model's size: {line['pictures']:,.0f} of {line['of']:,.0f}")
+            return
         self.step = int(line["step"])
         if "recall@1" in line:
             self.judged.append(line)
@@ -61,12 +65,18 @@ class View:
         if self.step == 1 or not self.recent:
             self.say("the first step is done" if self.step == 1 else f"going on at step {self.step:,}")
         self.recent.append((now, line))
-        if now - self.said >= (1 / LOOKS_A_SECOND if self.live else self.wait):
-            self.said, self.wait = now, min(2 * self.wait, PLAIN_MOST_S)
+        if self._due(now):
             if self.live:
                 self.live.update(self._drawn(), refresh=True)
             else:
                 self.console.print(self._told(), highlight=False)
+
+    def _due(self, now: float) -> bool:
+        """Whether something is to be said again; it is then taken as said."""
+        if now - self.said < (1 / LOOKS_A_SECOND if self.live else self.wait):
+            return False
+        self.said, self.wait = now, min(2 * self.wait, PLAIN_MOST_S)
+        return True
 
     def _told(self) -> str:
         """ "step 1,200 of 6,000 · loss 1.234 · captions 0.51 · 140 photos/s · 52 min to go"."""

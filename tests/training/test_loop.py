@@ -205,7 +205,7 @@ def test_a_gradient_that_is_no_number_ends_it(tmp_path: Path, model: Path) -> No
 @pytest.fixture(scope="module")
 def examples() -> Joined:
     asked = tiny.settings(Path("nowhere"), Path("nowhere"), data=[{"kind": "scenes", "pictures": 240}])
-    return Joined([(scenes.Scenes(asked.data[0], 32), ("a photo of {}", "{}"))])  # type: ignore[arg-type]
+    return Joined([(scenes.Scenes(asked.data[0], 32, lambda items, *_: items), ("a photo of {}", "{}"))])  # type: ignore[arg-type]
 
 
 def test_a_batch_says_what_is_true(examples: Joined) -> None:

@@ -1,7 +1,9 @@
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -51,14 +53,18 @@ def test_pictures_are_prepared_as_openclip_prepares_a_large_photo() -> None:
         assert np.abs(large - ours).mean() * std.max() < 0.04, seed  # of the full range; a thin line is a pixel off
 
 
+def shown(items: Iterable[Any], *_: Any) -> Iterable[Any]:
+    return items
+
+
 def test_the_pool_is_drawn_once(tmp_path: Path) -> None:
     path = tmp_path / "pool.npy"
     scenes = pictures.training_set(6)
-    pool = pictures.training_pool(path, scenes, 24)
+    pool = pictures.training_pool(path, scenes, 24, shown)
     assert pool.shape == (6, 24, 24, 3)
     np.testing.assert_array_equal(pool, pictures.render(scenes, 24))
     drawn = path.stat().st_mtime_ns
-    pictures.training_pool(path, scenes, 24)
+    pictures.training_pool(path, scenes, 24, shown)
     assert path.stat().st_mtime_ns == drawn and Image.fromarray(pool[0]).size == (24, 24)
 
 

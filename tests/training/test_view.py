@@ -24,3 +24,10 @@ def test_a_training_that_goes_back_to_its_checkpoint_is_still_shown(
             shown.hear({"step": step, "loss": 1.0, "contrastive": 1.0})
     assert "step 7 of 20" in file.getvalue() and "/s" in file.getvalue()
     assert "-" not in file.getvalue().replace("\x1b", "")
+
+
+def test_pictures_that_must_be_made_first_are_counted() -> None:
+    file = io.StringIO()
+    with view.View(tiny.settings(Path("out"), Path("model")), Console(file=file, width=100)) as shown:
+        shown.hear({"pictures": 3000, "of": 45000})
+    assert "3,000 of 45,000" in file.getvalue()
