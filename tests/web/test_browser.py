@@ -71,13 +71,19 @@ def site(archive: Archive) -> Iterator[str]:
         server.stderr.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextmanager
+def chromium() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         # Its sandbox wants an unprivileged user, which containers often lack.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
 
 
 @contextmanager

@@ -179,3 +179,26 @@ def test_what_is_remembered_is_bounded(both: Served, unsplash: Unsplash, monkeyp
     monkeypatch.setattr(reranker, "REMEMBER_S", 0.0)
     both.get("/api/rerank", q="a")
     assert len(unsplash.calls) == 5
+
+
+def test_a_search_goes_on_at_unsplash_in_a_browser(both: Served, unsplash: Unsplash) -> None:
+    from tests.web import test_browser  # skipped where there is none
+
+    with test_browser.chromium() as browser, test_browser.visit(browser, both.url) as page:
+        page.goto("/?q=a+boat")
+        page.click("text=The same on Unsplash")
+        page.wait_for_selector(".orders")
+        assert test_browser.asked(page) == {"q": "a boat"}
+        assert test_browser.all_loaded(page, ".orders img")
+        assert page.locator(".orders > section").count() == 2
+        before = page.eval_on_selector_all("#ours ~ ol h4", "all => all.map(one => one.innerText)")
+
+        page.fill("#text", "something that is blue")
+        page.keyboard.press("Enter")
+        test_browser.until_asked(page, text="something that is blue")
+        assert page.input_value("#q") == "a boat"
+        after = page.eval_on_selector_all("#ours ~ ol h4", "all => all.map(one => one.innerText)")
+        assert len(before) == len(after) == reranker.SHOWN and before != after
+
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
