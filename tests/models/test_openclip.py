@@ -2,9 +2,9 @@ import json
 import shutil
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.models import openclip
+from pipeline.models import openclip, passes
 from pipeline.models.openclip import Model
 from pipeline.models.settings import EmbeddingSettings
 from pipeline.photo import UserError
@@ -169,12 +169,14 @@ def test_texts_of_any_length_are_openclips_own(model: Model, reference: tuple[An
         np.testing.assert_allclose(model.embed_texts(some), unit(net.encode_text(tokenizer(some))), atol=1e-5)
 
 
-def test_the_batch_is_found_by_trial(folder: Path) -> None:
+def test_the_batch_is_found_by_trial(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is no busy machine's."""
     model = openclip.load(f"local-dir:{folder}", None, precision="fp32")
-    seconds = {32: 0.04, 64: 0.06, 128: 0.09, 256: 0.3}
+    seconds, clock = {32: 0.04, 64: 0.06, 128: 0.09, 256: 0.3}, [0.0]
+    monkeypatch.setattr(passes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     def slow(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        time.sleep(seconds[len(inputs[0])])
+        clock[0] += seconds[len(inputs[0])]
 
     model.net.visual.register_forward_pre_hook(slow)
     model.find_batch()
