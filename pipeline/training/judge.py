@@ -23,7 +23,6 @@ def judge(
     pixels: Callable[[Sequence[int]], Tensor],
     tokenize: Callable[[list[str]], Tensor],
     *,
-    texts: Sequence[str],
     captions: int,
     decode: Callable[[list[int]], str],
 ) -> dict[str, float]:
@@ -32,7 +31,6 @@ def judge(
     Args:
         rows: of the examples
         pixels: rows to float32[n, 3, side, side], normalised, on the network's device
-        texts: what each is to be found by; a text that is true of several photos may find any of them
         captions: of the first so many pictures, captions are written; a CoCa's alone
     """
     net.eval()
@@ -45,15 +43,36 @@ def judge(
         images.append(functional.normalize(given.float(), dim=-1).cpu())
         if seen and first < captions:
             tokens.append(seen[1])
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    words = [net.encode_text(part).float() for part in tokenize(list(numbers)).to(device).split(AT_ONCE)]
-    pairs = np.array(sorted((numbers[text], photo) for photo, text in enumerate(texts)), np.int64)
+    texts, pairs = questions(examples, rows)
+    words = [net.encode_text(part).float() for part in tokenize(texts).to(device).split(AT_ONCE)]
     vectors = torch.cat(images).numpy(), functional.normalize(torch.cat(words), dim=-1).cpu().numpy()
     ranks = recall.ranks(vectors[1], vectors[0], pairs, lambda items, *_: items)
     found = {f"recall@{k}": float((ranks <= k).mean()) for k in (1, 5)}
     if coca:
         found["captions right"] = _right(net, examples, rows, torch.cat(tokens)[:captions], tokenize, decode)
     return found
+
+
+def questions(examples: Joined, rows: Sequence[int]) -> tuple[list[str], np.ndarray]:
+    """What photos are to be found by: of each its caption, else the first text that is true of it, in a template.
+
+    Returns texts, each once, and which photos each is true of: (text, place in `rows`), int64[p, 2], by text. A text
+    that is true of several may find any of them.
+    """
+    said: dict[str, str] = {}
+    own = []
+    for row in rows:
+        written = examples.caption(row)
+        own.append(written or min(examples.claims(row)))
+        templates = () if written else examples.templates(row)
+        said.setdefault(own[-1], templates[0].replace("{}", own[-1]) if templates else own[-1])
+    numbers = {text: number for number, text in enumerate(said)}
+    pairs = [
+        (numbers[text], photo)
+        for photo, (row, asked) in enumerate(zip(rows, own, strict=True))
+        for text in {asked, *examples.claims(row)} & numbers.keys()
+    ]
+    return list(said.values()), np.array(sorted(pairs), np.int64)
 
 
 def _right(

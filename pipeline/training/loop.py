@@ -310,7 +310,6 @@ def _judge(work: Work, now: State, tell: Tell) -> None:
     """Measure on the first worker, and keep the model there if none was better."""
     if work.world.rank == 0:
         asked, examples, rows = work.asked, work.examples, work.validating
-        before = now.best()
         kept = result(work, now)
         with towers.wearing(work.net, kept):
             found = judge.judge(
@@ -319,23 +318,15 @@ def _judge(work: Work, now: State, tell: Tell) -> None:
                 rows,
                 lambda some: work.normalized(examples.pixels(some)),
                 work.tokenize,
-                texts=[asked_for(examples, row) for row in rows],
                 captions=asked.validation.captions if asked.loss.captions else 0,
                 decode=work.decode,
             )
         line = {"step": now.step, **found}
         now.history.append(line)
-        if before is None or line["recall@1"] > before["recall@1"]:
+        if now.best() is line:
             wide = towers.widened(kept, work.tables, work.vocabulary) if work.vocabulary else kept
             state.write_model(work.asked, work.net, work.tokenizer, work.config, work.preprocess, wide)
         state.tell(now, asked)
         tell(line)
     if work.world.size > 1:
         distributed.barrier()
-
-
-def asked_for(examples: Joined, row: int) -> str:
-    """The text that is to find a photo of validation: its caption, else the first that is true of it, in a template."""
-    templates = examples.templates(row)
-    text = examples.caption(row) or min(examples.claims(row))
-    return templates[0].replace("{}", text) if templates and not examples.caption(row) else text

@@ -39,9 +39,11 @@ class State:
     history: list[Line] = field(default_factory=list)
 
     def best(self) -> Line | None:
-        """The judgement with the highest recall@1, the earliest of equals."""
+        """The judgement with the highest recall@1; of equals the one with most captions right, then the earliest."""
         judged = [line for line in self.history if "recall@1" in line]
-        return max(judged, key=lambda line: (line["recall@1"], -line["step"]), default=None)
+        return max(
+            judged, key=lambda line: (line["recall@1"], line.get("captions right", 0.0), -line["step"]), default=None
+        )
 
 
 def identity(asked: TrainSettings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.demo.scenes import Scene, Thing
 from pipeline.models import openclip
 from pipeline.photo import UserError
-from pipeline.training import batches, launch, loop, scenes, steps, towers
+from pipeline.training import batches, judge, launch, loop, scenes, steps, towers
 from pipeline.training.examples import Joined, split
 from pipeline.training.settings import TrainSettings
 from tests.test_killed import drivers
@@ -214,6 +214,19 @@ def test_a_batch_says_what_is_true(examples: Joined) -> None:
         assert batch.true[i].tolist() == [text in examples.claims(row) for text in said]
         assert batch.true[i, batch.own[i]] and batch.captions[i] == examples.caption(row)
     assert not (batch.true & batch.confusable).any()
+
+
+def test_a_text_may_find_any_photo_that_it_is_true_of(examples: Joined) -> None:
+    """Of a scene of two things and its mirrored picture either caption is right."""
+    half = len(examples.ids) // 2
+    two = next(row for row in range(half) if " and " in (examples.caption(row) or ""))
+    one = next(row for row in range(half) if " and " not in (examples.caption(row) or ""))
+    texts, pairs = judge.questions(examples, [two, one, two + half])
+    assert texts == [examples.caption(two), examples.caption(one), examples.caption(two + half)]
+    found = {text: set(pairs[pairs[:, 0] == number, 1].tolist()) for number, text in enumerate(texts)}
+    said = [text in examples.claims(row) for text, row in ((texts[0], two + half), (texts[2], two))]
+    assert said == [True, True]
+    assert found[texts[0]] == found[texts[2]] == {0, 2} and 1 in found[texts[1]]
 
 
 def test_an_epoch_shows_each_photo_once(examples: Joined) -> None:
