@@ -39,10 +39,10 @@ class State:
     history: list[Line] = field(default_factory=list)
 
     def best(self) -> Line | None:
-        """The judgement with the highest recall@1; of equals the one with most captions right, then the earliest."""
+        """The judgement with the highest recall@1; of equals the one with most captions right, then the latest."""
         judged = [line for line in self.history if "recall@1" in line]
         return max(
-            judged, key=lambda line: (line["recall@1"], line.get("captions right", 0.0), -line["step"]), default=None
+            judged, key=lambda line: (line["recall@1"], line.get("captions right", 0.0), line["step"]), default=None
         )
 
 
