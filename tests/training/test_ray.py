@@ -64,8 +64,8 @@ def test_relative_paths_are_the_drivers_and_what_is_left_out_is_told(
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "1")
     data = tmp_path / "set" / "boat"
     data.mkdir(parents=True)
-    for number in range(8):
-        Image.new("RGB", (32, 32), (30 * number, 0, 99)).save(data / f"{number}.png")
+    for number in range(16):
+        Image.new("RGB", (32, 32), (15 * number, 0, 99)).save(data / f"{number}.png")
     (data / "notes.txt").write_text("no picture")
     here = Path.cwd()
     model = tiny.folder(tmp_path / "coca")
@@ -77,7 +77,7 @@ def test_relative_paths_are_the_drivers_and_what_is_left_out_is_told(
     out = os.path.relpath(tmp_path / "out", here)
     launch.on_ray(tiny.settings(Path(out), model, runner="ray", **asked), nothing)
     assert len(learnt(tmp_path / "out")) == 1
-    assert "left out 1 of 9 photos: not_an_image 1" in caplog.text
+    assert "left out 1 of 17 photos: not_an_image 1" in caplog.text
 
 
 def refused(tell: Callable[[dict[str, float]], None], asked: Any) -> str:
