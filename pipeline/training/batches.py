@@ -23,6 +23,7 @@ class Batch:
         true: bool[b, t], which texts are true of which pictures
         confusable: bool[b, t], which are false though all their words are in true ones
         captions: what is to be written of each picture; "" for nothing
+        knew: of pictures bool[b] and of texts bool[t], whether `loss.keep` holds what the model makes of them
     """
 
     rows: list[int]
@@ -31,6 +32,7 @@ class Batch:
     true: np.ndarray
     confusable: np.ndarray
     captions: list[str]
+    knew: tuple[np.ndarray, np.ndarray]
 
 
 def groups(rows: Sequence[int], together: int) -> np.ndarray:
@@ -53,12 +55,14 @@ def plan(examples: Joined, among: np.ndarray, step: int, *, size: int, texts: in
     true_of = {row: frozenset(examples.claims(row)) for row in chosen}
     columns: dict[str, int] = {}
     said: list[str] = []
+    knew: list[bool] = []
 
     def column(row: int) -> int:
         claim = examples.draw(row, dice)
         if claim not in columns:
             columns[claim] = len(columns)
             said.append(dice.choice(examples.templates(row) or ("{}",)).replace("{}", claim))
+            knew.append(examples.knew(row))
         return columns[claim]
 
     own = np.array([column(row) for row in chosen], np.int64)
@@ -73,6 +77,7 @@ def plan(examples: Joined, among: np.ndarray, step: int, *, size: int, texts: in
         true,
         confusable(claims, [true_of[row] for row in chosen]) & ~true,
         [examples.caption(row) or "" for row in chosen],
+        (np.array([examples.knew(row) for row in chosen]), np.array(knew)),
     )
 
 

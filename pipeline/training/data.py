@@ -143,7 +143,8 @@ def open_data(settings: AnyData, fit: Fit, side: int, cache_identity: str, shown
 
 def open_all(data: Sequence[AnyData], fit: Fit, side: int, cache_identity: str, shown: Shown) -> Joined:
     """All of some data as one; see `open_data`."""
-    return Joined([(open_data(asked, fit, side, cache_identity, shown), asked.templates) for asked in data])
+    opened = [(open_data(asked, fit, side, cache_identity, shown), asked.templates) for asked in data]
+    return Joined(opened, [asked.known for asked in data])
 
 
 def _digest(told: Iterable[str]) -> str:

@@ -42,9 +42,14 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Joined:
-    """Examples of several sources, one after another, each with its templates."""
+    """Examples of several sources, one after another, each with its templates.
+
+    Attributes:
+        known: of each source, whether the model that is trained knew it before; empty: nothing is said of that
+    """
 
     sources: Sequence[tuple[Examples, Sequence[str]]]
+    known: Sequence[bool] = ()
 
     @functools.cached_property
     def ids(self) -> list[str]:
@@ -84,6 +89,10 @@ class Joined:
     def templates(self, row: int) -> Sequence[str]:
         """Texts that a claim is put into, at `{}`, one by chance each time; none: it stands as it is."""
         return self._of(row)[2]
+
+    def knew(self, row: int) -> bool:
+        """Whether `loss.keep` holds what the model makes of it: where no source is marked, all are held."""
+        return not any(self.known) or self.known[int(np.searchsorted(self.starts, row, side="right")) - 1]
 
     def pixels(self, rows: Sequence[int]) -> np.ndarray:
         found = np.empty((len(rows), self.side, self.side, 3), np.uint8)

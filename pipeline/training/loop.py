@@ -251,17 +251,23 @@ def prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
         if asked.loss.captions:
             captions = work.tokenize([batch.captions[place] for place in places]).to(work.device)
         tokens = work.tokenize([batch.texts[i] for i in said]).to(work.device)
-        pieces.append(Piece(pixels, tokens, captions, _before(work, pixels, tokens)))
+        knew = batch.knew[0][list(places)], batch.knew[1][list(said)]
+        pieces.append(Piece(pixels, tokens, captions, _before(work, pixels, tokens, knew)))
     told = (torch.from_numpy(array).to(work.device) for array in (batch.own, batch.true, batch.confusable))
-    return pieces, Labels(*told)
+    return pieces, Labels(*told, held=(int(batch.knew[0].sum()), int(batch.knew[1].sum())))
 
 
-def _before(work: Work, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor] | None:
+def _before(
+    work: Work, pixels: Tensor, tokens: Tensor, knew: tuple[np.ndarray, np.ndarray]
+) -> tuple[Tensor, Tensor] | None:
     if work.before is None:
         return None
     with torch.no_grad():
         found = work.before.encode_image(pixels), work.before.encode_text(tokens)
-        images, texts = (functional.normalize(vectors.float(), dim=-1) for vectors in found)
+        images, texts = (
+            functional.normalize(vectors.float(), dim=-1) * torch.from_numpy(held).to(vectors.device)[:, None]
+            for vectors, held in zip(found, knew, strict=True)
+        )
     return images, texts
 
 

@@ -34,6 +34,8 @@ class ScenesData:
     """How many are drawn; each is shown mirrored too."""
     templates: Templates = ()
     """Texts that a claim is put into, at `{}`, one by chance each time; none: it stands as it is."""
+    known: bool = False
+    """The model knew these before: `loss.keep` then holds these alone. With none marked, it holds all."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class ArchiveData:
     """SQL over the photos, as `tintype search --where` takes it: only those it is true of."""
     templates: Templates = ()
     """Texts that a text is put into, at `{}`, one by chance each time; none: it stands as it is."""
+    known: bool = False
+    """The model knew these before: `loss.keep` then holds these alone. With none marked, it holds all."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class LabelledData:
     """A text file with a class a line, its name or key<tab>name; unset: what the data call them."""
     templates: Templates = TEMPLATES
     """Texts that a class's name is put into, at `{}`, one by chance each time; none: it stands as it is."""
+    known: bool = False
+    """The model knew these before: `loss.keep` then holds these alone. With none marked, it holds all."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class CaptionedData:
     """This kind of data."""
     templates: Templates = ()
     """Texts that a caption is put into, at `{}`, one by chance each time; none: it stands as it is."""
+    known: bool = False
+    """The model knew these before: `loss.keep` then holds these alone. With none marked, it holds all."""
 
 
 AnyData = Annotated[ArchiveData | LabelledData | CaptionedData | ScenesData, pydantic.Discriminator("kind")]

@@ -40,7 +40,7 @@ class Piece:
         texts: token ids [t, length], of `kept` texts and others that fill up
         captions: token ids [b, length], where captions are learnt
         before: unit vectors of the pictures and of the texts, float32[b, dim] and [t, dim], as the model that the
-            training started from has them, where they are to stay near
+            training started from has them, where they are to stay near; zeros for those that are free
     """
 
     pixels: Tensor
@@ -56,6 +56,7 @@ class Labels:
     own: Tensor
     true: Tensor
     confusable: Tensor
+    held: tuple[int, int] = (0, 0)  # pictures and texts that are to stay where they were
 
 
 def shares(count: int, pieces: int) -> list[range]:
@@ -125,9 +126,9 @@ def gradient(
             rows, columns = slice(row, row + len(out[0])), slice(column, column + len(out[1]))
             outputs, towards = [out[0], out[1]], [towards_images[rows], towards_texts[columns]]
             if piece.before:
-                for side, (vectors, count) in enumerate(zip(piece.before, labels.true.shape, strict=True)):
-                    towards[side] = towards[side] - asked.loss.keep * world.size / count * vectors
-                    moved += float((1 - (out[side].detach() * vectors).sum(dim=1)).sum()) / count
+                for side, (vectors, count) in enumerate(zip(piece.before, labels.held, strict=True)):
+                    towards[side] = towards[side] - asked.loss.keep * world.size / max(count, 1) * vectors
+                    moved += float((vectors * (vectors - out[side].detach())).sum()) / max(count, 1)
             if piece.captions is not None:
                 outputs.append(out[2])
                 towards.append(out[2].new_tensor(weight))

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -227,6 +228,17 @@ def test_a_text_may_find_any_photo_that_it_is_true_of(examples: Joined) -> None:
     said = [text in examples.claims(row) for text, row in ((texts[0], two + half), (texts[2], two))]
     assert said == [True, True]
     assert found[texts[0]] == found[texts[2]] == {0, 2} and 1 in found[texts[1]]
+
+
+def test_what_the_model_knew_is_told_from_the_rest(examples: Joined) -> None:
+    [(photos, templates)] = examples.sources
+    two = Joined([(photos, templates), (photos, templates)], [False, True])
+    batch = batches.plan(two, np.arange(len(two.ids))[:, None], 0, size=32, texts=48, seed=0)
+    pictures, texts = batch.knew
+    assert pictures.tolist() == [row >= len(photos.ids) for row in batch.rows]
+    assert 0 < texts.sum() < len(texts) == len(batch.texts)
+    free = Joined([(photos, templates)], [False])
+    assert free.knew(0)  # where nothing is marked
 
 
 def test_an_epoch_shows_each_photo_once(examples: Joined) -> None:
