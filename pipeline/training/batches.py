@@ -42,13 +42,16 @@ def groups(rows: Sequence[int], together: int) -> np.ndarray:
     return found[np.isin(found, np.asarray(rows)).all(axis=1)]
 
 
-def plan(examples: Joined, among: np.ndarray, step: int, *, size: int, texts: int, seed: int) -> Batch:
+def plan(
+    examples: Joined, among: np.ndarray, step: int, *, size: int, texts: int, seed: int, absent: bool = False
+) -> Batch:
     """What step `step`, counted from 0, is about.
 
     Args:
         among: the rows that may be trained on, as `groups` puts them together
         size: pictures; where there are fewer rows, some come more than once
         texts: at most; each picture draws one, and others are drawn for pictures taken by chance
+        absent: take those from all pictures there are, so that most texts are true of none of the step
     """
     chosen = _rows(among, step, size, seed)
     dice = random.Random(f"{seed} texts {step}")
@@ -67,7 +70,7 @@ def plan(examples: Joined, among: np.ndarray, step: int, *, size: int, texts: in
 
     own = np.array([column(row) for row in chosen], np.int64)
     for _ in range(texts - size):
-        column(dice.choice(chosen))
+        column(int(dice.choice(among.flat)) if absent else dice.choice(chosen))
     claims = list(columns)
     true = np.array([[claim in true_of[row] for claim in claims] for row in chosen], bool)
     return Batch(

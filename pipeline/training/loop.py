@@ -238,6 +238,7 @@ def prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
         size=asked.batch,
         texts=asked.texts or asked.batch,
         seed=asked.seed,
+        absent=asked.loss.contrastive == "sigmoid",  # which has no use for a right answer to each text
     )
     count = world.size * asked.accumulate
     mine = slice(world.rank * asked.accumulate, (world.rank + 1) * asked.accumulate)
