@@ -153,6 +153,8 @@ def _check(asked: TrainSettings) -> None:
             f"texts: {asked.texts} are fewer than the {asked.batch} of batch, and each picture brings one: "
             "name as many or more, or leave it out"
         )
+    if any(data.known for data in asked.data) and not asked.loss.keep:
+        raise UserError("data: known is for loss.keep: name it, or leave known out")
     if asked.from_scratch and asked.pretrained is not None:
         raise UserError(f"from_scratch begins with random weights: leave it out, or pretrained: {asked.pretrained}")
 

@@ -171,7 +171,8 @@ class TrainSettings:
     batch: Annotated[int, pydantic.Field(ge=2)] = 256
     """Pictures of a step, over all workers."""
     texts: Annotated[int, pydantic.Field(ge=2)] | None = None
-    """Texts of a step: one a picture unless given; more are drawn from the same pictures."""
+    """Texts of a step: one a picture unless given; more are drawn from the same pictures, or with `sigmoid` from all
+    pictures, so that most are true of none of the step."""
     workers: Annotated[int, pydantic.Field(ge=1)] = 1
     """Workers of Ray Train that share a step's pictures, a GPU each where there are GPUs."""
     runner: Literal["ray", "local"] = "ray"

@@ -141,6 +141,8 @@ def test_what_cannot_be_trained_is_said_in_one_line(tmp_path: Path, model: Path)
     assert "writes no captions" in refused(tmp_path, clip)
     assert "without a rest" in refused(tmp_path, model, accumulate=5)
     assert "know nothing to be kept" in refused(tmp_path, clip, loss={"keep": 1.0})
+    known = [{"kind": "scenes", "pictures": 240, "known": True}]
+    assert "known is for loss.keep" in refused(tmp_path, model, data=known)
     assert "nothing is left to train" in refused(tmp_path, clip, loss={}, unlocked={"image": "none", "text": "none"})
     assert "9 blocks of a tower that has 2" in refused(tmp_path, clip, loss={}, unlocked={"image": 9})
     assert "no weights in this folder" in refused(tmp_path, model, from_scratch=False)
@@ -239,6 +241,15 @@ def test_what_the_model_knew_is_told_from_the_rest(examples: Joined) -> None:
     assert 0 < texts.sum() < len(texts) == len(batch.texts)
     free = Joined([(photos, templates)], [False])
     assert free.knew(0)  # where nothing is marked
+
+
+def test_other_texts_are_of_the_steps_pictures_or_of_all(examples: Joined) -> None:
+    among = np.arange(len(examples.ids))[:, None]
+    near, far = (
+        batches.plan(examples, among, 0, size=16, texts=128, seed=0, absent=absent) for absent in (False, True)
+    )
+    assert near.true.any(axis=0).all() and near.rows == far.rows and near.texts[:4] == far.texts[:4]
+    assert not far.true.any(axis=0).all() and far.true[range(16), far.own].all()
 
 
 def test_an_epoch_shows_each_photo_once(examples: Joined) -> None:
