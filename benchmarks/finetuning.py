@@ -180,7 +180,7 @@ def main() -> None:
         write_folder(folder / "lanterns")
         data = [
             {"kind": "captioned", "path": str(folder / "lanterns")},
-            {"kind": "archive", "archive": archive, "texts": ["title"]},
+            {"kind": "archive", "archive": archive, "texts": ["title"], "known": True},
         ]
         (folder / "train.yaml").write_text(json.dumps(SETTINGS | {"out": str(folder / "out"), "data": data}))
         asked = config.validated(TrainSettings, config.given(str(folder / "train.yaml"), given.sets), "train.yaml")

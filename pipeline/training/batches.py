@@ -11,6 +11,8 @@ import numpy as np
 
 from pipeline.training.examples import Joined
 
+DRAWS = 4  # for each further text of a step, at most: many come again where few are true of many pictures
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -50,7 +52,8 @@ def plan(
     Args:
         among: the rows that may be trained on, as `groups` puts them together
         size: pictures; where there are fewer rows, some come more than once
-        texts: at most; each picture draws one, and others are drawn for pictures taken by chance
+        texts: at most; each picture draws one, and then others are drawn for pictures taken by chance, until there are
+            so many or hardly any new ones come
         absent: take those from all pictures there are, so that most texts are true of none of the step
     """
     chosen = _rows(among, step, size, seed)
@@ -69,7 +72,9 @@ def plan(
         return columns[claim]
 
     own = np.array([column(row) for row in chosen], np.int64)
-    for _ in range(texts - size):
+    for _ in range(DRAWS * (texts - size)):
+        if len(columns) == texts:
+            break
         column(int(dice.choice(among.flat)) if absent else dice.choice(chosen))
     claims = list(columns)
     true = np.array([[claim in true_of[row] for claim in claims] for row in chosen], bool)

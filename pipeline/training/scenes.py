@@ -13,7 +13,7 @@ from pipeline.training.settings import ScenesData
 
 # Of the texts drawn: those that name one thing with its colour, which is what people ask for and hard to learn; those
 # that claim any single fact; the others claim several.
-NAMED, SINGLE = 0.4, 0.3
+NAMED, SINGLE = 0.5, 0.25
 
 
 class Scenes:
