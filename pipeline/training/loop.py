@@ -256,8 +256,8 @@ def prepared(work: Work, step: int) -> tuple[list[Piece], Labels]:
         tokens = work.tokenize([batch.texts[i] for i in said]).to(work.device)
         knew = batch.knew[0][list(places)], batch.knew[1][list(said)]
         pieces.append(Piece(pixels, tokens, captions, _before(work, pixels, tokens, knew)))
-    told = (torch.from_numpy(array).to(work.device) for array in (batch.own, batch.true, batch.confusable))
-    return pieces, Labels(*told, held=(int(batch.knew[0].sum()), int(batch.knew[1].sum())))
+    own, true, confusable = (torch.from_numpy(a).to(work.device) for a in (batch.own, batch.true, batch.confusable))
+    return pieces, Labels(own, true, confusable, held=(int(batch.knew[0].sum()), int(batch.knew[1].sum())))
 
 
 def _before(

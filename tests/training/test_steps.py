@@ -46,13 +46,15 @@ def prepared(asked: TrainSettings, world: World) -> loop.Work:
     """Where vectors are to be kept, those of other weights: at the very start they are where they shall stay."""
     if not asked.loss.keep:
         return loop.prepare(asked, world, "cpu")
-    free = loop.prepare(replace(asked, loss=replace(asked.loss, keep=0.0)), world, "cpu")
+    unmarked = tuple(replace(data, known=False) for data in asked.data)
+    free = loop.prepare(replace(asked, data=unmarked, loss=replace(asked.loss, keep=0.0)), world, "cpu")
     dice = torch.Generator().manual_seed(7)
     before = copy.deepcopy(free.net).eval()
     with torch.no_grad():
         for parameter in before.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=dice))
-    return replace(free, asked=asked, before=before)
+    examples = replace(free.examples, known=[data.known for data in asked.data])
+    return replace(free, asked=asked, examples=examples, before=before)
 
 
 def work(folder: str, rank: int, size: int, asked: list[TrainSettings]) -> None:
