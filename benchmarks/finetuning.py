@@ -62,7 +62,7 @@ SETTINGS: dict[str, Any] = {
     "average": 0.97,
     "mix": 0.9,
     "loss": {"keep": 1.5},
-    "validation": {"share": 0.1, "every": 180},  # of 90 photos: too few to tell one step from another
+    "validation": {"share": 0.1, "every": 60},
 }
 
 

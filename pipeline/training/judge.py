@@ -47,7 +47,7 @@ def judge(
     words = [net.encode_text(part).float() for part in tokenize(texts).to(device).split(AT_ONCE)]
     vectors = torch.cat(images).numpy(), functional.normalize(torch.cat(words), dim=-1).cpu().numpy()
     ranks = recall.ranks(vectors[1], vectors[0], pairs, lambda items, *_: items)
-    found = {f"recall@{k}": float((ranks <= k).mean()) for k in (1, 5)}
+    found = {"photos": len(rows), **{f"recall@{k}": float((ranks <= k).mean()) for k in (1, 5)}}
     if coca:
         found["captions right"] = _right(net, examples, rows, torch.cat(tokens)[:captions], tokenize, decode)
     return found

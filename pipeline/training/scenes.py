@@ -14,6 +14,7 @@ from pipeline.training.settings import ScenesData
 # Of the texts drawn: those that name one thing with its colour, which is what people ask for and hard to learn; those
 # that claim any single fact; the others claim several.
 NAMED, SINGLE = 0.5, 0.25
+ARTICLE = 0.8  # of names, have one
 
 
 class Scenes:
@@ -35,7 +36,8 @@ class Scenes:
         scene = self.scenes[row]
         kind = dice.random()
         if kind < NAMED:
-            return _named(dice.choice(scene.things), scene, coloured=True)
+            named = _named(dice.choice(scene.things), scene, coloured=True)
+            return named if dice.random() < ARTICLE else _bare(named)
         return dice.choice(facts(scene) if kind < NAMED + SINGLE else claims(scene))
 
     def caption(self, row: int) -> str:
@@ -58,7 +60,7 @@ def claims(scene: Scene) -> tuple[str, ...]:
         subjects += [f"{a} and {b}" for pair in (shown, shown[::-1]) for a in pair[0] for b in pair[1]]
     said = [f"{subject}{place}" for subject in subjects for place in ("", f" {scene.place}")]
     said += [f"{with_article(scene.medium)} of {text}" for text in said]
-    return tuple(dict.fromkeys([*said, *facts(scene)]))
+    return tuple(dict.fromkeys([*said, *map(_bare, said), *facts(scene)]))
 
 
 def facts(scene: Scene) -> tuple[str, ...]:
@@ -66,7 +68,12 @@ def facts(scene: Scene) -> tuple[str, ...]:
     said = [name for thing in scene.things for name in (_named(thing, scene, False), _named(thing, scene, True))]
     if shows_colour(scene.medium):
         said += [word for thing in scene.things for word in (thing.colour, f"{with_article(thing.colour)} thing")]
-    return tuple(dict.fromkeys([*said, scene.place, with_article(scene.medium)]))
+    return tuple(dict.fromkeys([*said, scene.place, _bare(scene.place), with_article(scene.medium), scene.medium]))
+
+
+def _bare(text: str) -> str:
+    """Without its first word, as titles and searches have it: "a red tent" → "red tent", "in a field" → "a field"."""
+    return text.partition(" ")[2]
 
 
 def _named(thing: Thing, scene: Scene, coloured: bool) -> str:

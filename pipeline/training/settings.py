@@ -146,7 +146,8 @@ class ValidationSettings:
     captions: Annotated[int, pydantic.Field(ge=0)] = 200
     """Of these, photos whose captions are written and compared, where captions are trained."""
     every: Annotated[int, pydantic.Field(ge=1)] = 500
-    """Steps from one judgement to the next. The model kept is that of the best."""
+    """Steps from one judgement to the next. The model kept is that of the best recall@1, or a later one within its
+    standard error."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pickle
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -39,11 +40,14 @@ class State:
     history: list[Line] = field(default_factory=list)
 
     def best(self) -> Line | None:
-        """The judgement with the highest recall@1; of equals the one with most captions right, then the latest."""
+        """The latest judgement that chance cannot tell from the one with the highest recall@1: by that one's standard
+        error, the rule of Breiman et al. (Classification and Regression Trees, 1984)."""
         judged = [line for line in self.history if "recall@1" in line]
-        return max(
-            judged, key=lambda line: (line["recall@1"], line.get("captions right", 0.0), line["step"]), default=None
-        )
+        if not judged:
+            return None
+        top = max(judged, key=lambda line: line["recall@1"])
+        error = math.sqrt(top["recall@1"] * (1 - top["recall@1"]) / top["photos"])
+        return next(line for line in reversed(judged) if line["recall@1"] >= top["recall@1"] - error)
 
 
 def identity(asked: TrainSettings) -> dict[str, Any]:

@@ -109,8 +109,9 @@ class View:
 
 
 def judgement(line: Line) -> str:
-    """ "recall@1 0.412, recall@5 0.801, captions right 0.300"."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in line.items() if name != "step")
+    """ "recall@1 0.412, recall@5 0.801, captions right 0.300, among 1,000 photos"."""
+    shares = [f"{name} {value:.3f}" for name, value in line.items() if name not in ("step", "photos")]
+    return ", ".join([*shares, f"among {line['photos']:,} photos"])
 
 
 def picture(history: list[Line]) -> bytes:
