@@ -60,8 +60,8 @@ SETTINGS: dict[str, Any] = {
     "tokens": "used",
     "disturb": True,
     "average": 0.97,
-    "mix": 0.9,
-    "loss": {"keep": 1.5},
+    "mix": 0.8,
+    "loss": {"keep": 4.0},
     "validation": {"share": 0.1, "every": 60},
 }
 
