@@ -15,12 +15,14 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The pinned requirements are installed by uv, in a fraction of pip's time; the versions are the same with either.
+# The pinned requirements are installed by uv, in a fraction of pip's time; the versions are the same with either. They
+# are compiled at once, on all CPUs: otherwise the first command compiles torch while one waits for it, and where Python
+# is kept from writing what it compiled, as in many containers, each command and each worker does.
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 # Pin anew what pyproject.toml allows. No addresses in the file: it installs from whatever index the machine uses.

@@ -23,7 +23,7 @@ from the environment only. Results go to standard output, progress and warnings 
 | exit status | meaning |
 |---|---|
 | 0 | all that can be done is done; gone photos and permanent failures are outcomes, not errors |
-| 1 | running again may help: failures that may pass above `run.max_failed`, a part given up, a full disk |
+| 1 | running again may help: failures that may pass above `run.max_failed`, a part given up, lost workers, full disks |
 | 2 | the request is wrong, or a source refuses: one line says why and what to do |
 | 130 | interrupted; the same command goes on where it stopped |
 

@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in storage.FULL:
             raise
-        print(f"tintype: no space left on {error.filename or 'the disk'}; free some and run again", file=sys.stderr)
+        print(f"tintype: {storage.no_space(error)}", file=sys.stderr)
         return 1
     return 0
 

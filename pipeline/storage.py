@@ -217,6 +217,11 @@ def open_file(url: str) -> Any:
     return fs.open(path, "rb")
 
 
+def no_space(error: OSError) -> str:
+    """One line for an error that is in FULL."""
+    return f"no space left on {error.filename or 'the disk'}; free some and run again"
+
+
 def cache(*names: str) -> Path:
     """A place in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").joinpath("tintype", *names)

@@ -192,6 +192,18 @@ def undisturbed(server: Any, model: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
 @pytest.fixture(scope="session")
 def ray_here(s3_server: str) -> Iterator[None]:
     """A private Ray of two CPUs, started after the S3 server, whose address and credentials its workers inherit."""

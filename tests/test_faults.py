@@ -5,7 +5,6 @@ Faults are the server's alone; nothing of ours is patched but how long we have p
 
 import json
 import random
-import shutil
 import subprocess
 import threading
 import zlib
@@ -371,18 +370,6 @@ def test_two_runs_at_once_end_with_each_photo_once(served: Served, tmp_path: Pat
         table = archive.table(name)
         held = Counter(i for part in table.parts() for i in table.read(part, ["photo_id"])["photo_id"].to_pylist())
         assert held == Counter(f"flickr:{photo.number}" for photo in STREAM.photos)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB, where this user may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no right to mount a disk")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(

@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import distributed
 
 from pipeline import logs, storage
 from pipeline.models import openclip
-from pipeline.photo import UserError
+from pipeline.photo import TryLater, UserError
 from pipeline.training import loop
 from pipeline.training.loop import Tell
 from pipeline.training.settings import TrainSettings
@@ -59,6 +59,13 @@ class Warned:
     text: str
 
 
+@dataclass(frozen=True)
+class Full:
+    """A worker found no space left."""
+
+    text: str
+
+
 class Forward(logging.Handler):
     """Hands on what a worker warns of: its own standard error stays in Ray's folder of the session."""
 
@@ -85,9 +92,12 @@ class Ears:
 
 
 def on_ray(asked: TrainSettings, tell: Tell) -> None:
-    """Train on the connected Ray, by Ray Train's TorchTrainer. Raises UserError."""
+    """Train on the connected Ray, by Ray Train's TorchTrainer.
+
+    Raises UserError, and of those TryLater where the disk is full or workers were lost too often.
+    """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -101,29 +111,40 @@ def on_ray(asked: TrainSettings, tell: Tell) -> None:
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     ears: Any = ray.remote(Ears).options(num_cpus=0, scheduling_strategy=beside).remote()
     problems: list[str] = []
+    full: list[str] = []
 
     def listen() -> None:
         for line in ray.get(ears.heard.remote()):
             match line:
                 case str():
                     problems.append(line)
+                case Full():
+                    full.append(line.text)
                 case Warned():
                     log.warning("%s", line.text)
                 case _:
                     tell(line)
 
-    with tempfile.TemporaryDirectory() as folder, every(LOOK_S, listen):
-        trainer = TorchTrainer(
-            worker,
-            train_loop_config={"asked": asked, "ears": ears, "threads": threads},
-            scaling_config=ScalingConfig(
-                num_workers=asked.workers,
-                use_gpu=gpu,
-                resources_per_worker={"CPU": threads, **({"GPU": 1} if gpu else {})},
-            ),
-            run_config=RunConfig(name="train", storage_path=folder, failure_config=FailureConfig(max_failures=RETRIES)),
-        )
-        trainer.fit()
+    try:
+        with tempfile.TemporaryDirectory() as folder, every(LOOK_S, listen):
+            TorchTrainer(
+                worker,
+                train_loop_config={"asked": asked, "ears": ears, "threads": threads},
+                scaling_config=ScalingConfig(
+                    num_workers=asked.workers,
+                    use_gpu=gpu,
+                    resources_per_worker={"CPU": threads, **({"GPU": 1} if gpu else {})},
+                ),
+                run_config=RunConfig(
+                    name="train", storage_path=folder, failure_config=FailureConfig(max_failures=RETRIES)
+                ),
+            ).fit()
+    except WorkerGroupError as error:
+        listen()
+        why = full[-1] if full else _lost(error.worker_failures.values())
+        if why is None:
+            raise
+        raise TryLater(why) from error
     listen()
     if problems:
         raise UserError(problems[0])
@@ -141,6 +162,15 @@ def worker(config: dict[str, Any]) -> None:
         logging.getLogger("pipeline").addHandler(Forward(ears.hear.remote))
     device = str(ray.train.torch.get_device())  # by its number: other threads begin with the first GPU
     openclip.use_threads(config["threads"])
+    try:
+        _take_part(asked, world, device, ears)
+    except OSError as error:
+        if error.errno in storage.FULL:
+            ears.hear.remote(Full(storage.no_space(error)))
+        raise
+
+
+def _take_part(asked: TrainSettings, world: World, device: str, ears: Any) -> None:
     problem, work = None, None
     try:
         work = loop.prepare(asked, world, device, ears.hear.remote)
@@ -154,6 +184,18 @@ def worker(config: dict[str, Any]) -> None:
         loop.run(work, ears.hear.remote)
     except UserError as error:  # the same on all workers, at the same step
         ears.hear.remote(str(error))
+
+
+def _lost(failures: Iterable[Exception]) -> str | None:
+    """What to tell where a worker's process ended, of which the others' failures follow; None where one raised."""
+    from ray.exceptions import RayActorError
+
+    if not any(isinstance(getattr(failure, "health_check_failure", None), RayActorError) for failure in failures):
+        return None
+    return (
+        f"workers were lost {RETRIES + 1} times, and Ray's logs may tell why (memory, a node that ended); "
+        "run the same command again to go on from the last checkpoint"
+    )
 
 
 def _agreed(ready: bool, world: World, device: str) -> bool:

@@ -6,6 +6,7 @@ uint8.
 
 import itertools
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline import imaging
+from pipeline.demo import draw_media, draw_places, draw_things
+from pipeline.demo import scenes as demo
 from pipeline.demo.scenes import (
     COLOURS,
     NEVER_TRAINED,
@@ -116,15 +119,20 @@ def render(scenes: Sequence[Scene], side: int) -> np.ndarray:
     return pictures
 
 
-def training_pool(path: Path, scenes: Sequence[Scene], side: int, shown: Shown) -> np.ndarray:
-    """These scenes' pictures, uint8[scenes, side, side, 3], mapped from the file of an earlier run if there is one.
+def training_pool(folder: Path, scenes: Sequence[Scene], side: int, shown: Shown) -> np.ndarray:
+    """These scenes' pictures, uint8[scenes, side, side, 3], mapped from the file of an earlier run if there is one that
+    the same code drew.
 
     Of several processes that want them at once, one draws, on all CPUs that it may use.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_suffix(".lock")):
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = f"{side}-{len(scenes)}"
+    path = folder / f"{kind}-{_code():08x}.npy"
+    with filelock.FileLock(folder / f"{kind}.lock"):
         if not path.exists():
-            part = path.with_suffix(".part.npy")
+            for old in folder.glob(f"{kind}-*.npy"):  # each may be a gigabyte
+                old.unlink()
+            part = folder / f"{kind}.part"
             pool = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), side, side, 3))
             chunks = (scenes[start : start + 500] for start in range(0, len(scenes), 500))
             with ProcessPoolExecutor(imaging.cpus(), get_context("forkserver")) as drawers:
@@ -134,3 +142,9 @@ def training_pool(path: Path, scenes: Sequence[Scene], side: int, shown: Shown) 
             pool.flush()
             part.rename(path)
     return np.load(path, mmap_mode="r")
+
+
+def _code() -> int:
+    """A number for the code that makes these pictures, another one when it changes."""
+    files = [__file__, *(module.__file__ for module in (demo, draw_media, draw_places, draw_things))]
+    return zlib.crc32(b"".join(Path(file).read_bytes() for file in files))

@@ -13,7 +13,7 @@ from pipeline.training.settings import ScenesData
 
 # Of the texts drawn: those that name one thing with its colour, which is what people ask for and hard to learn; those
 # that claim any single fact; the others claim several.
-NAMED, SINGLE = 0.5, 0.25
+NAMED, SINGLE = 0.5, 0.35
 ARTICLE = 0.8  # of names, have one
 
 
@@ -27,7 +27,7 @@ class Scenes:
         drawn = pictures.training_set(asked.pictures)
         self.scenes = drawn + [pictures.flipped(scene) for scene in drawn]
         self.ids: Sequence[str] = [f"scene:{scene.seed}" for scene in self.scenes]
-        self._pixels = pictures.training_pool(storage.cache("scenes", f"{side}-{len(drawn)}.npy"), drawn, side, shown)
+        self._pixels = pictures.training_pool(storage.cache("scenes"), drawn, side, shown)
 
     def claims(self, row: int) -> Collection[str]:
         return claims(self.scenes[row])

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from pipeline.demo import draw_things
 from pipeline.demo.scenes import NEVER_TRAINED, Scene, Thing, draw, proportions, random_scene, shows_colour
 from pipeline.training import pictures
 
@@ -57,15 +59,21 @@ def shown(items: Iterable[Any], *_: Any) -> Iterable[Any]:
     return items
 
 
-def test_the_pool_is_drawn_once(tmp_path: Path) -> None:
-    path = tmp_path / "pool.npy"
+def test_the_pool_is_drawn_once_and_anew_by_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = pictures.training_set(6)
-    pool = pictures.training_pool(path, scenes, 24, shown)
+    pool = pictures.training_pool(tmp_path, scenes, 24, shown)
+    [path] = tmp_path.glob("*.npy")
     assert pool.shape == (6, 24, 24, 3)
     np.testing.assert_array_equal(pool, pictures.render(scenes, 24))
     drawn = path.stat().st_mtime_ns
-    pictures.training_pool(path, scenes, 24, shown)
+    pictures.training_pool(tmp_path, scenes, 24, shown)
     assert path.stat().st_mtime_ns == drawn and Image.fromarray(pool[0]).size == (24, 24)
+    other = tmp_path / "draw_things.py"
+    other.write_text("another way to draw")
+    monkeypatch.setattr(draw_things, "__file__", str(other))
+    pictures.training_pool(tmp_path, scenes, 24, shown)
+    [anew] = tmp_path.glob("*.npy")
+    assert anew != path
 
 
 def test_half_of_a_training_set_tells_whose_colour_is_whose() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline import cluster
-from pipeline.photo import UserError
+from pipeline.photo import TryLater, UserError
 from pipeline.training import launch
 from tests.training import tiny
 
@@ -92,3 +92,21 @@ def test_a_mistake_is_one_line_there_too(tmp_path: Path) -> None:
     without = tiny.settings(tmp_path / "out", model, runner="ray", from_scratch=False)
     assert "no weights in this folder" in refused(nothing, without)
     assert "5 want a CPU each" in refused(nothing, tiny.settings(tmp_path / "out", model, runner="ray", workers=5))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_what_may_pass_is_one_line(tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "RETRIES", 0)
+    model = tiny.folder(tmp_path / "coca")
+    killed: list[int] = []
+
+    def kill(line: dict[str, float]) -> None:
+        if not killed:
+            killed.append(workers()[-1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    with pytest.raises(TryLater, match=r"workers were lost 1 times, .* to go on from the last checkpoint"):
+        launch.on_ray(tiny.settings(tmp_path / "killed", model, runner="ray"), kill)
+    (small_disk / "filler").write_bytes(bytes(1_000_000))
+    with pytest.raises(TryLater, match=r"no space left on .*; free some and run again"):
+        launch.on_ray(tiny.settings(small_disk / "out", model, runner="ray"), nothing)
