@@ -4,6 +4,7 @@ Pictures come as the model sees them before normalising: drawn, then resized as 
 uint8.
 """
 
+import inspect
 import itertools
 import random
 import zlib
@@ -146,5 +147,5 @@ def training_pool(folder: Path, scenes: Sequence[Scene], side: int, shown: Shown
 
 def _code() -> int:
     """A number for the code that makes these pictures, another one when it changes."""
-    files = [__file__, *(module.__file__ for module in (demo, draw_media, draw_places, draw_things))]
+    files = [__file__, *map(inspect.getfile, (demo, draw_media, draw_places, draw_things))]
     return zlib.crc32(b"".join(Path(file).read_bytes() for file in files))
