@@ -35,7 +35,7 @@ def five(scene: scenes.Scene) -> list[str]:
     said, thing = scenes.caption(scene), scene.things[0].kind
     return [
         said,
-        f"view {scene.seed} , {scene.place}",
+        f"view , {scene.things[-1].colour} , {scene.place}",
         f'"{thing}" , {scene.place}',
         f"A {thing} .",
         f'the "{thing}" of {said}',

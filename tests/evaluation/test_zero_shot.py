@@ -16,6 +16,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from pipeline.cli import main
 from pipeline.demo.scenes import draw
 from pipeline.evaluation import confusion, labelled, zero_shot
+from pipeline.evaluation.printed import share
 from pipeline.models import openclip
 from pipeline.photo import UserError
 from pipeline.training import pictures
@@ -250,7 +251,7 @@ def test_the_command_says_what_ten_lines_of_numpy_say(
     assert main(given) == 0
     printed = capsys.readouterr().out
     assert f"36 pictures, {said['classes']} classes, by local-dir:model; 2 files unusable" in printed
-    assert f"top 1 {100 * said['top1']['value']:.1f}" in printed
+    assert f"top 1 {share(said['top1'])}" in printed
 
 
 @pytest.mark.parametrize(
